@@ -7,7 +7,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct hpet;
+struct ioapic;
 struct machine;
+struct pic;
+struct pit;
+struct pm;
+struct rtc;
 struct vcpu;
 struct vcpu_state;
 

@@ -18,6 +18,9 @@
 #include "vmm/state.h"
 
 #define VMFILE_NAME_MAX 200
+#define VMFILE_CPU_MAX	256u
+/* Where guest-physical address 0 lies in the file. */
+#define VMFILE_MEM_OFFSET UINT64_C(0x200000)
 
 struct memory;
 struct vmfile;
@@ -32,7 +35,7 @@ enum vmfile_status {
 struct vmfile_info {
 	char name[VMFILE_NAME_MAX + 1];
 	enum vmfile_status status;
-	pid_t pid;		/* of the lock's holder, 0 when not locked */
+	pid_t pid;		/* of the lock's holder, 0 when not locked, -1 unknown */
 	uint32_t ncpu;		/* 0 before it ran */
 	uint64_t memory;	/* bytes */
 	uint64_t created, started; /* CLOCK_REALTIME seconds, 0: never */
@@ -57,7 +60,7 @@ int vmfile_open(struct vmfile **vf, const char *name, bool lock);
 void vmfile_close(struct vmfile *vf);
 /* Removes the object; -EBUSY while a process holds it. */
 int vmfile_destroy(const char *name);
-/* pid holding the lock, 0: nobody. */
+/* pid holding the lock, 0: nobody, -1: somebody who did not leave a pid. */
 pid_t vmfile_holder(const char *name);
 void vmfile_info(const struct vmfile *vf, struct vmfile_info *info);
 /* Calls fn for every object, sorted by name; unreadable ones with status EMPTY and memory 0. */

@@ -215,6 +215,25 @@ struct soft_stats {
 	    exceptions, interrupts, io, mmio, hlt, invalidations, flushes, exclusive;
 };
 
+/*
+ * What CPUID promises, in the form the privileged half checks it by; and answers
+ * of CPUID itself, dropped when the guest state they mirror changes. policy.c.
+ */
+#define CPUID_CACHE 32
+struct cpu_policy {
+	bool ready;
+	bool amd;		/* AMD's rules of SYSCALL, SYSRET, SYSENTER */
+	bool rdtscp, rdpid, rdrand, rdseed, invpcid, lm;
+	uint8_t maxphyaddr;
+	uint64_t cr4_mask, efer_mask, xcr0_mask;
+	bool has_spec_ctrl, has_arch_cap, has_tsc_adjust, has_mca;
+	uint64_t cache_key;
+	unsigned cached;
+	struct {
+		uint32_t leaf, subleaf, out[4];
+	} cache[CPUID_CACHE];
+};
+
 struct soft_cpu {
 	struct vcpu_link link;		/* must be first */
 	uint64_t gpr[16];
@@ -271,6 +290,7 @@ struct soft_cpu {
 	struct mmu *mmu;	/* private to mmu.c: contexts, PCIDs */
 	struct soft_stats stats;
 	bool halted;
+	struct cpu_policy policy;
 };
 
 struct soft_engine {
@@ -296,6 +316,16 @@ int cpu_deliver_interrupt(struct soft_cpu *cpu, int vector);
 int cpu_deliver_nmi(struct soft_cpu *cpu);
 /* #DB after an instruction completed (TF, data breakpoints); as above. */
 int cpu_deliver_debug(struct soft_cpu *cpu);
+
+/* debug.c: instruction breakpoints that match at rip, as DR6 bits; 0: none (or RF set). */
+uint64_t cpu_code_breakpoints(const struct soft_cpu *cpu);
+/* Data breakpoints hit by an access (write: a store; else a load): sets pending_db. */
+void cpu_data_breakpoints(struct soft_cpu *cpu, uint64_t lin, unsigned size, bool write);
+/* Whether DR7 arms any data breakpoint: then no access may skip the check above. */
+bool cpu_data_breakpoints_armed(const struct soft_cpu *cpu);
+
+/* policy.c: what the guest was promised; computed at the first call. */
+const struct cpu_policy *cpu_policy(struct soft_cpu *cpu);
 
 /* mode.c: recompute derived state. Does not flush the TLB by itself. */
 void cpu_update_mode(struct soft_cpu *cpu);
@@ -387,6 +417,8 @@ int insn_decode(struct soft_cpu *cpu, struct insn *in, const uint8_t *bytes, uns
     enum cpu_mode mode);
 insn_fn *interp_int_handler(const struct insn *in);	/* interp_int.c and friends */
 insn_fn *interp_sys_handler(const struct insn *in);	/* interp_sys.c and friends */
+/* Whether an instruction interp_sys_handler() knows must be the last of its block. */
+bool interp_sys_ends_block(const struct insn *in);
 /* native.c: may build a stub (in->aux), freed by native_release(). */
 insn_fn *native_handler(struct soft_cpu *cpu, struct insn *in);
 void native_release(struct soft_cpu *cpu, struct insn *in);

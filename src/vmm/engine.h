@@ -38,6 +38,8 @@ struct vcpu_state;
 struct vcpu_link {
 	_Atomic uint32_t events;
 	_Atomic uint32_t sleeping; /* the thread waits on events in a futex */
+	/* Guest TSC - host TSC, kept up to date by the engine (TSC-deadline timer). */
+	_Atomic uint64_t tsc_offset;
 };
 
 enum engine_exit {

@@ -2,10 +2,13 @@
  * The VM as one struct: memory, buses, vCPUs, chipset, event loop. Everything
  * a device may need is reached from here; there is no other global state.
  *
- * Locks: machine.lock guards all device and chipset state and is held by the
- * event loop's callbacks and by bus handlers (unless BUS_UNLOCKED). The LAPICs
- * have their own locks, taken inside it. Never call into the engine's run() or
- * wait for a vCPU with the lock held.
+ * Locks, outermost first: machine.lock guards all device and chipset state and
+ * is held by the event loop's callbacks and by bus handlers (unless
+ * BUS_UNLOCKED). Inside it the 8259 pair, the IOAPIC and each LAPIC have locks
+ * of their own, taken in that order, because vCPU threads reach them without
+ * the machine's lock (acknowledge, EOI, IPIs); none of them is held while
+ * another of the same kind is taken. machine_sync's lock is a leaf. Never call into the
+ * engine's run() or wait for a vCPU with any of them held.
  */
 #pragma once
 
@@ -33,6 +36,7 @@ enum suspend_reason { /* values are bhyve's */
 struct bus;
 struct config;
 struct event_loop;
+struct machine_sync; /* private to machine.c and vcpu.c */
 struct hpet;
 struct ioapic;
 struct lapic;
@@ -54,9 +58,13 @@ struct vcpu {
 	struct vcpu_link *link;
 	struct vcpu_stats stats;
 	pthread_t thread;
-	_Atomic uint32_t run_state; /* private to vcpu.c */
-	uint8_t sipi_vector;
-	bool started;
+	_Atomic uint32_t run_state; /* enum vcpu_activity */
+	_Atomic uint8_t sipi_vector;
+	/* Private to vcpu.c: the timer that interrupts guest code, and when it is due. */
+	int timer_fd;
+	uint64_t timer_armed;
+	bool running;	/* inside the engine's run() */
+	bool created;	/* thread is valid */
 };
 
 struct machine {
@@ -80,14 +88,16 @@ struct machine {
 	struct pm *pm;
 
 	_Atomic uint32_t suspend; /* enum suspend_reason */
+	bool strict_io;
 	uint64_t start_ns;
+	struct machine_sync *sync;
 };
 
 /*
  * Builds memory, buses, engine, vCPUs (reset state) and chipset from the keys of
  * bhyve_config(5). Errors are logged. 0 or -errno. cfg outlives the machine.
  */
-int machine_create(struct machine **m, struct config *cfg);
+int machine_create(struct machine **m, struct config *cfg, const struct engine_ops *ops);
 /* After run() has returned. */
 void machine_destroy(struct machine *m);
 /*
@@ -104,6 +114,8 @@ int vcpu_set_state(struct vcpu *v, const struct vcpu_state *s);
 void vcpu_get_state(struct vcpu *v, struct vcpu_state *s);
 /* Any thread: sets EV_ bits and wakes or interrupts the vCPU. */
 void vcpu_notify(struct vcpu *v, uint32_t events);
+/* The LAPIC timer's deadline changed; from the vCPU's own thread. */
+void vcpu_timer_changed(struct vcpu *v);
 /*
  * Brings every vCPU to an instruction boundary and holds it there / lets go.
  * From the event loop's thread, WITHOUT the machine lock (a vCPU may need it to

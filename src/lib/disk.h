@@ -18,26 +18,30 @@ struct config;
 struct disk;
 struct event_loop;
 
-enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH, DISK_DISCARD };
+/*
+ * DISCARD gives the blocks back to the host; the range reads as zeros after it.
+ * ZERO makes the range read as zeros and keeps it allocated.
+ */
+enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH, DISK_DISCARD, DISK_ZERO };
 
 struct disk_req {
 	enum disk_op op;
-	uint64_t off;		/* bytes; READ/WRITE/DISCARD */
+	uint64_t off;		/* bytes; all but FLUSH */
 	uint64_t len;		/* bytes; = sum of iov for READ/WRITE */
 	struct iovec *iov;	/* owned by the caller until done() */
 	int niov;
 	void (*done)(struct disk_req *req, int error); /* error: 0 or positive errno */
 	void *arg;
 	/* private to disk.c */
-	uint64_t progress;
-	void *priv;
+	struct disk_req *next;
+	int error;
 };
 
 /*
  * Opens the image named by key NODE.path with the block options of
  * bhyve_config(5) under NODE (nocache, direct, sync, ro, nodelete,
- * sectorsize=L[/P]). cdrom opens read-only always. Logs a sentence naming
- * path, cause and cure. 0 or -errno.
+ * sectorsize=L[/P]); key disk.engine = auto | uring | threads. cdrom opens
+ * read-only always. Logs a sentence naming path, cause and cure. 0 or -errno.
  */
 int disk_open(struct disk **disk, struct event_loop *loop, const struct config *cfg,
     const char *node, bool cdrom);
@@ -59,3 +63,9 @@ const char *disk_path(const struct disk *disk);
  * this returns.
  */
 void disk_submit(struct disk *disk, struct disk_req *req);
+
+/* Between the two, requests are only collected: one system call starts them all. Nests. */
+void disk_plug(struct disk *disk);
+void disk_unplug(struct disk *disk);
+/* fn(arg) runs after each batch of done() calls: the place to interrupt the guest once. */
+void disk_set_batch_end(struct disk *disk, void (*fn)(void *arg), void *arg);

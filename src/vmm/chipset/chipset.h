@@ -71,8 +71,15 @@ int rtc_nvram_write(struct rtc *r, unsigned off, uint8_t v);
 int64_t rtc_time_get(struct rtc *r); /* seconds since 1970 as the guest's clock shows */
 void rtc_time_set(struct rtc *r, int64_t secs);
 
-/* pm.c - ACPI PM1, PM timer, GPE0, SMI_CMD (0xB2), reset (0xCF9), i8042 reset (0x64). */
+/* pm.c - ACPI PM1, PM timer, GPE0, SMI_CMD (0xB2), reset (0xCF9, see below), i8042 reset (0x64). */
 int pm_create(struct machine *m, struct pm **p);
 void pm_destroy(struct pm *p);
 /* ACPI power button. False when the guest has not enabled ACPI (nothing was done). */
 bool pm_power_button(struct pm *p);
+/*
+ * Reset control, port 0xCF9. It lies within the doubleword of the PCI address
+ * register, so pm does NOT put it on the bus: the PCI bus claims 0xCF8-0xCFB and
+ * passes byte accesses to 0xCF9 on to these.
+ */
+uint8_t pm_reset_read(struct pm *p);
+void pm_reset_write(struct pm *p, uint8_t v);

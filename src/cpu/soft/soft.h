@@ -119,7 +119,8 @@ struct tlb_entry {
 	uint64_t gpa;		/* page address */
 	uint32_t global;	/* G bit: survives a CR3 write */
 	uint32_t level;		/* bytes mapped by the guest's entry, as a shift: 12, 21, 30 */
-	uint64_t pad[2];
+	uint64_t lin;		/* page address it was filled for; level 0: never filled */
+	uint64_t pad;
 };
 
 enum mmu_idx {
@@ -175,6 +176,7 @@ struct operand {
 #define INSN_RIPREL	0x0040u /* disp is relative to the next instruction */
 #define INSN_NOSEG	0x0080u /* the memory operand is an address only (LEA, NOP) */
 #define INSN_BRANCH	0x0100u /* direct or indirect near branch, call, ret */
+#define INSN_FLAT	0x0200u /* 64-bit addressing, no FS/GS, not RIPREL: no base to add */
 
 #define REG_NONE 0xffu
 
@@ -358,9 +360,10 @@ void mmu_store_idx(struct soft_cpu *cpu, enum mmu_idx idx, uint64_t lin, unsigne
     uint64_t v);
 /*
  * Host pointer for a read-modify-write of size bytes at lin that lie in one RAM
- * page and may be written (raises #PF if not); code on the page has been dropped.
- * NULL: MMIO or page-crossing - do it inside cpu_exclusive_begin/end with
- * mmu_load and mmu_store (after mmu_probe_write).
+ * page and may be written (raises #PF if not). NULL: MMIO, page-crossing, a page
+ * with translated code or one a data breakpoint watches - do it inside
+ * cpu_exclusive_begin/end with mmu_load and mmu_store (after mmu_probe_write).
+ * The pointer is good until the next call into mmu.c.
  */
 void *mmu_rmw_ptr(struct soft_cpu *cpu, uint64_t lin, unsigned size);
 /*
@@ -378,7 +381,10 @@ unsigned mmu_fetch(struct soft_cpu *cpu, uint64_t lin, uint8_t *buf, unsigned n,
 uint64_t mmu_code_gpa(struct soft_cpu *cpu, uint64_t lin);
 /* Debugger walk without side effects; 0 or -EFAULT. */
 int mmu_translate(struct soft_cpu *cpu, uint64_t lin, uint64_t *gpa);
-/* Fill the fast entry for an access (kind 'r' 'w' 'x') or raise; returns it, NULL for MMIO. */
+/*
+ * Fill the fast entry for an access (kind 'r' 'w' 'x') or raise; returns it, NULL for
+ * MMIO. The tag of the kind may still be invalid (code or watched page): check it.
+ */
 struct tlb_entry *mmu_fill(struct soft_cpu *cpu, uint64_t lin, enum mmu_idx idx, char kind);
 
 void mmu_flush_all(struct soft_cpu *cpu);		/* CR0.PG, CR4, EFER changes: globals too */

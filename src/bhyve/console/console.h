@@ -15,8 +15,9 @@ struct uart;
 /* Opens "stdio", "/dev/...", "tcp=ip:port". option names it in messages. 0 or -errno (logged). */
 int chardev_open(struct chardev **c, struct event_loop *loop, const char *spec,
     const char *option);
+/* NULL is fine. */
 void chardev_close(struct chardev *c);
-/* Bytes taken, 0: none now (writable() will be called). */
+/* Bytes taken, 0: none now (writable() will be called). Nobody there takes all. */
 size_t chardev_write(struct chardev *c, const uint8_t *buf, size_t len);
 /* Bytes read, 0: none now (readable() will be called once there are). */
 size_t chardev_read(struct chardev *c, uint8_t *buf, size_t len);
@@ -24,13 +25,25 @@ size_t chardev_read(struct chardev *c, uint8_t *buf, size_t len);
 void chardev_poll(struct chardev *c, bool want_read, bool want_write);
 void chardev_set_callbacks(struct chardev *c, void (*readable)(void *arg),
     void (*writable)(void *arg), void *arg);
+/* Writes the last bytes before closing; gives up when the reader stands still. */
+void chardev_flush(struct chardev *c, const uint8_t *buf, size_t len);
 
-/* tty.c: the user's terminal. Raw on entry; restored by tty_restore(), at exit, and on a fatal signal. */
+/*
+ * tty.c: the user's terminal. Raw on entry; restored by tty_restore(), at exit, and on a fatal signal.
+ * tty_guard() installs the handlers of fatal signals that have none yet: call it
+ * first thing, so that handlers installed later stand before them.
+ */
+void tty_guard(void);
 int tty_raw(int fd);
 void tty_restore(void);
+/* After the process was stopped and continued: raw again. */
+void tty_continue(void);
+/* Whether the terminal is raw now, so that ^C goes to the guest. */
+bool tty_is_raw(void);
 
 /* uart.c - 16550A. irq() is called on every change of the line; machine lock held. */
 int uart_create(struct uart **u, void (*irq)(void *arg, bool level), void *arg);
+/* NULL is fine. */
 void uart_destroy(struct uart *u);
 void uart_attach(struct uart *u, struct chardev *c); /* takes ownership */
 uint8_t uart_read(struct uart *u, unsigned reg);

@@ -34,29 +34,29 @@
 #include "lib/util.h"
 #include "vmm/memory.h"
 
-#define VMFILE_MAGIC	   "bhyveVM"
-#define VMFILE_VERSION	   1u
+#define VMFILE_MAGIC       "bhyveVM"
+#define VMFILE_VERSION     1u
 #define VMFILE_HEADER_SIZE 4096u
 #define VMFILE_STATE_SIZE  4096u
 /* More than any guest has; keeps offset arithmetic far from overflow. */
-#define VMFILE_MEMORY_MAX  (UINT64_C(1) << 46)
+#define VMFILE_MEMORY_MAX (UINT64_C(1) << 46)
 /* A /dev smaller than this cannot hold what loaders write. */
-#define VMFILE_DEV_MIN	   (UINT64_C(1) << 30)
+#define VMFILE_DEV_MIN (UINT64_C(1) << 30)
 
-#define DEV_DIR	    "/dev/vmm"
-#define CONTROL_DIR "/run/bhyve"
+#define DEV_DIR        "/dev/vmm"
+#define CONTROL_DIR    "/run/bhyve"
 
 struct header {
 	char magic[8];
 	uint32_t version;
 	uint32_t header_size;
-	uint32_t state_size;	/* sizeof(struct vcpu_state) of the writer */
-	uint32_t state_count;	/* slots of VMFILE_STATE_SIZE bytes */
+	uint32_t state_size;  /* sizeof(struct vcpu_state) of the writer */
+	uint32_t state_count; /* slots of VMFILE_STATE_SIZE bytes */
 	uint64_t mem_offset;
 	uint64_t memory;
 	uint32_t status;
 	uint32_t ncpu;
-	int64_t pid;		/* of the lock's holder */
+	int64_t pid; /* of the lock's holder */
 	uint64_t created, started;
 	char loader[32];
 };
@@ -66,13 +66,15 @@ struct vmfile {
 	bool locked;
 	char name[VMFILE_NAME_MAX + 1];
 	struct header h;
-	struct memory ram;	/* only low and high are set: the shape of RAM */
+	struct memory ram; /* only low and high are set: the shape of RAM */
 };
 
 _Static_assert(sizeof(struct header) <= VMFILE_HEADER_SIZE, "header fits its page");
-_Static_assert(sizeof(struct vcpu_state) <= VMFILE_STATE_SIZE, "state fits its slot");
-_Static_assert(VMFILE_HEADER_SIZE + VMFILE_CPU_MAX * VMFILE_STATE_SIZE <=
-	VMFILE_MEM_OFFSET, "states end before memory");
+_Static_assert(
+    sizeof(struct vcpu_state) <= VMFILE_STATE_SIZE, "state fits its slot");
+_Static_assert(
+    VMFILE_HEADER_SIZE + VMFILE_CPU_MAX * VMFILE_STATE_SIZE <= VMFILE_MEM_OFFSET,
+    "states end before memory");
 
 const char *vmfile_name_error(const char *name)
 {
@@ -119,7 +121,8 @@ static void enlarge_dev_dir(void)
 		return;
 	if (mount("vmm", DEV_DIR, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC,
 		"mode=0755,size=50%") != 0)
-		log_debug("cannot mount a tmpfs on %s: %s", DEV_DIR, strerror(errno));
+		log_debug(
+		    "cannot mount a tmpfs on %s: %s", DEV_DIR, strerror(errno));
 }
 
 static bool use_dev_dir(void)
@@ -133,7 +136,7 @@ static bool use_dev_dir(void)
 	}
 	struct stat st;
 	return stat(DEV_DIR, &st) == 0 && S_ISDIR(st.st_mode) &&
-	    access(DEV_DIR, W_OK | X_OK) == 0;
+	       access(DEV_DIR, W_OK | X_OK) == 0;
 }
 
 const char *vmfile_dir(void)
@@ -165,8 +168,9 @@ const char *vmfile_dir(void)
 	int n = snprintf(dir, sizeof(dir), "%s/vmm", runtime);
 	int err = n < (int)sizeof(dir) ? make_dir(dir, 0700) : -ENAMETOOLONG;
 	if (err != 0) {
-		log_error("no directory for VM objects: %s is not writable and %s "
-			  "cannot be made (%s); set VMM_DIR to a directory of yours",
+		log_error(
+		    "no directory for VM objects: %s is not writable and %s "
+		    "cannot be made (%s); set VMM_DIR to a directory of yours",
 		    DEV_DIR, dir, strerror(-err));
 		return NULL;
 	}
@@ -244,9 +248,9 @@ static int read_all(int fd, void *buf, size_t len, uint64_t off)
 
 static uint64_t file_size(uint64_t memory)
 {
-	uint64_t span = memory <= MEMORY_LOW_LIMIT ?
-	    memory :
-	    MEMORY_HIGH_BASE + (memory - MEMORY_LOW_LIMIT);
+	uint64_t span = memory <= MEMORY_LOW_LIMIT
+			    ? memory
+			    : MEMORY_HIGH_BASE + (memory - MEMORY_LOW_LIMIT);
 
 	return VMFILE_MEM_OFFSET + span;
 }
@@ -259,18 +263,21 @@ static void set_shape(struct vmfile *vf)
 
 static bool memory_size_valid(uint64_t memory)
 {
-	return memory > 0 && memory <= VMFILE_MEMORY_MAX && memory % MEMORY_PAGE == 0;
+	return memory > 0 && memory <= VMFILE_MEMORY_MAX &&
+	       memory % MEMORY_PAGE == 0;
 }
 
 static bool header_valid(const struct header *h, uint64_t size)
 {
 	return memcmp(h->magic, VMFILE_MAGIC, sizeof(h->magic)) == 0 &&
-	    h->version == VMFILE_VERSION && h->header_size == VMFILE_HEADER_SIZE &&
-	    h->state_size == sizeof(struct vcpu_state) &&
-	    h->state_count == VMFILE_CPU_MAX && h->mem_offset == VMFILE_MEM_OFFSET &&
-	    memory_size_valid(h->memory) && file_size(h->memory) == size &&
-	    h->status <= VMFILE_USED && h->ncpu <= VMFILE_CPU_MAX && h->pid >= 0 &&
-	    h->pid <= INT_MAX && memchr(h->loader, 0, sizeof(h->loader)) != NULL;
+	       h->version == VMFILE_VERSION &&
+	       h->header_size == VMFILE_HEADER_SIZE &&
+	       h->state_size == sizeof(struct vcpu_state) &&
+	       h->state_count == VMFILE_CPU_MAX &&
+	       h->mem_offset == VMFILE_MEM_OFFSET && memory_size_valid(h->memory) &&
+	       file_size(h->memory) == size && h->status <= VMFILE_USED &&
+	       h->ncpu <= VMFILE_CPU_MAX && h->pid >= 0 && h->pid <= INT_MAX &&
+	       memchr(h->loader, 0, sizeof(h->loader)) != NULL;
 }
 
 static int read_header(int fd, struct header *h)
@@ -314,7 +321,8 @@ static pid_t lock_holder(int fd)
 {
 	for (int i = 0; i < 100 && is_locked(fd); i++) {
 		struct header h;
-		if (read_all(fd, &h, sizeof(h), 0) == 0 && h.pid > 0 && h.pid <= INT_MAX)
+		if (read_all(fd, &h, sizeof(h), 0) == 0 && h.pid > 0 &&
+		    h.pid <= INT_MAX)
 			return (pid_t)h.pid;
 		sched_yield(); /* it is between locking and writing its pid */
 	}
@@ -326,7 +334,7 @@ static bool same_file(int fd, const char *path)
 	struct stat a, b;
 
 	return fstat(fd, &a) == 0 && lstat(path, &b) == 0 && a.st_dev == b.st_dev &&
-	    a.st_ino == b.st_ino;
+	       a.st_ino == b.st_ino;
 }
 
 /*
@@ -340,9 +348,9 @@ static int open_locked(const char *path)
 		if (fd < 0)
 			return errno == ELOOP ? -EINVAL : -errno;
 		struct stat st;
-		int err = fstat(fd, &st) != 0 ? -errno :
-		    !S_ISREG(st.st_mode)      ? -EINVAL :
-						lock_file(fd);
+		int err = fstat(fd, &st) != 0    ? -errno
+			  : !S_ISREG(st.st_mode) ? -EINVAL
+						 : lock_file(fd);
 		if (err == 0 && same_file(fd, path))
 			return fd;
 		close(fd);
@@ -357,8 +365,8 @@ static int create_locked(const char *path, const struct header *h)
 	char tmp[PATH_MAX];
 	const char *slash = strrchr(path, '/');
 
-	int n = snprintf(tmp, sizeof(tmp), "%.*s/.new.XXXXXX", (int)(slash - path),
-	    path);
+	int n = snprintf(
+	    tmp, sizeof(tmp), "%.*s/.new.XXXXXX", (int)(slash - path), path);
 	if (n >= (int)sizeof(tmp))
 		return -ENAMETOOLONG;
 	int fd = mkostemp(tmp, O_CLOEXEC);
@@ -390,7 +398,8 @@ static uint64_t wall_clock(void)
 static int reinitialise(int fd, const struct header *h)
 {
 	/* Shrinking first drops states and memory of the VM that was. */
-	if (ftruncate(fd, 0) != 0 || ftruncate(fd, (off_t)file_size(h->memory)) != 0)
+	if (ftruncate(fd, 0) != 0 ||
+	    ftruncate(fd, (off_t)file_size(h->memory)) != 0)
 		return -errno;
 	return write_all(fd, h, sizeof(*h), 0);
 }
@@ -407,8 +416,8 @@ static struct vmfile *new_vmfile(int fd, const char *name, bool locked)
 	return vf;
 }
 
-int vmfile_create(struct vmfile **out, const char *name, uint64_t memory,
-    const char *loader)
+int vmfile_create(
+    struct vmfile **out, const char *name, uint64_t memory, const char *loader)
 {
 	char path[PATH_MAX];
 
@@ -469,8 +478,8 @@ int vmfile_open(struct vmfile **out, const char *name, bool lock)
 	int err = object_path(name, path);
 	if (err != 0)
 		return err;
-	int fd = lock ? open_locked(path) :
-			open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	int fd = lock ? open_locked(path)
+		      : open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd < 0)
 		return lock ? fd : errno == ELOOP ? -EINVAL : -errno;
 
@@ -502,7 +511,8 @@ void vmfile_close(struct vmfile *vf)
 		return;
 	if (vf->locked) {
 		vf->h.pid = 0;
-		(void)write_header(vf); /* a left-over pid means nothing without a lock */
+		(void)write_header(
+		    vf); /* a left-over pid means nothing without a lock */
 	}
 	close(vf->fd);
 	free(vf);
@@ -578,7 +588,8 @@ int vmfile_list(int (*fn)(const struct vmfile_info *info, void *arg), void *arg)
 		struct vmfile_info info = { .status = VMFILE_EMPTY };
 		struct vmfile *vf;
 
-		memcpy(info.name, entries[i]->d_name, strlen(entries[i]->d_name) + 1);
+		memcpy(
+		    info.name, entries[i]->d_name, strlen(entries[i]->d_name) + 1);
 		int e = err != 0 ? err : vmfile_open(&vf, info.name, false);
 		if (e == 0) {
 			vmfile_info(vf, &info);
@@ -614,11 +625,13 @@ int vmfile_loaded(struct vmfile *vf, const struct vcpu_state *bsp)
 }
 
 /* One data extent of the file into the RAM it belongs to. */
-static int load_extent(struct vmfile *vf, struct memory *mem, uint64_t from, uint64_t to)
+static int load_extent(
+    struct vmfile *vf, struct memory *mem, uint64_t from, uint64_t to)
 {
 	while (from < to) {
 		uint64_t gpa = from - VMFILE_MEM_OFFSET;
-		uint64_t end = gpa < mem->low ? mem->low : MEMORY_HIGH_BASE + mem->high;
+		uint64_t end =
+		    gpa < mem->low ? mem->low : MEMORY_HIGH_BASE + mem->high;
 		uint64_t len = MIN(to - from, end - gpa);
 
 		if (gpa >= mem->low && gpa < MEMORY_HIGH_BASE) {
@@ -651,7 +664,8 @@ int vmfile_load_memory(struct vmfile *vf, struct memory *mem)
 		off_t hole = lseek(vf->fd, data, SEEK_HOLE);
 		if (hole < 0)
 			return -errno;
-		int err = load_extent(vf, mem, (uint64_t)data, MIN((uint64_t)hole, end));
+		int err =
+		    load_extent(vf, mem, (uint64_t)data, MIN((uint64_t)hole, end));
 		if (err != 0)
 			return err;
 		pos = (uint64_t)hole;
@@ -679,8 +693,8 @@ static bool state_valid(const struct vcpu_state *s)
 		if (xstate[i] != 0)
 			return false;
 	}
-	return s->activity <= VCPU_SHUTDOWN && s->shadow <= 1 && s->nmi_blocked <= 1 &&
-	    mxcsr <= 0xffff && xstate[0] <= 7;
+	return s->activity <= VCPU_SHUTDOWN && s->shadow <= 1 &&
+	       s->nmi_blocked <= 1 && mxcsr <= 0xffff && xstate[0] <= 7;
 }
 
 int vmfile_get_state(struct vmfile *vf, unsigned cpu, struct vcpu_state *s)
@@ -707,8 +721,10 @@ static int drop_memory(struct vmfile *vf)
 	if (fallocate(vf->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 		VMFILE_MEM_OFFSET, size - (off_t)VMFILE_MEM_OFFSET) == 0)
 		return 0;
-	/* A file system without holes ($VMM_DIR): cut the memory off and grow again. */
-	if (ftruncate(vf->fd, VMFILE_MEM_OFFSET) != 0 || ftruncate(vf->fd, size) != 0)
+	/* A file system without holes ($VMM_DIR): cut the memory off and grow
+	 * again. */
+	if (ftruncate(vf->fd, VMFILE_MEM_OFFSET) != 0 ||
+	    ftruncate(vf->fd, size) != 0)
 		return -errno;
 	return 0;
 }

@@ -136,7 +136,8 @@ static void test_memory(void **state)
 	assert_int_equal(vmfile_write(vf, 4 * GiB - 1, "ab", 2), -EFAULT);
 	assert_int_equal(vmfile_write(vf, 4 * GiB, "hi", 2), 0);
 	assert_int_equal(vmfile_write(vf, 4 * GiB + 16 * MiB - 1, "z", 1), 0);
-	assert_int_equal(vmfile_write(vf, 4 * GiB + 16 * MiB - 1, "zz", 2), -EFAULT);
+	assert_int_equal(
+	    vmfile_write(vf, 4 * GiB + 16 * MiB - 1, "zz", 2), -EFAULT);
 	assert_int_equal(vmfile_write(vf, UINT64_MAX, "zz", 2), -EFAULT);
 	assert_int_equal(vmfile_write(vf, 0, "0", 1), 0);
 
@@ -157,7 +158,8 @@ static void test_memory(void **state)
 
 	assert_int_equal(vmfile_create(&vf, "bad", 0, "test"), -EINVAL);
 	assert_int_equal(vmfile_create(&vf, "bad", 4097, "test"), -EINVAL);
-	assert_int_equal(vmfile_create(&vf, "bad", UINT64_MAX & ~UINT64_C(4095), "test"),
+	assert_int_equal(
+	    vmfile_create(&vf, "bad", UINT64_MAX & ~UINT64_C(4095), "test"),
 	    -EINVAL);
 }
 
@@ -256,17 +258,17 @@ struct damage {
 static void test_damaged(void **state)
 {
 	static const struct damage table[] = {
-		{ 0, "x", 1 },			     /* magic */
-		{ 8, { 2 }, 1 },		     /* version */
-		{ 12, { 0, 32 }, 2 },		     /* header size */
-		{ 16, { 1 }, 1 },		     /* state size */
+		{ 0, "x", 1 },                         /* magic */
+		{ 8, { 2 }, 1 },                       /* version */
+		{ 12, { 0, 32 }, 2 },                  /* header size */
+		{ 16, { 1 }, 1 },                      /* state size */
 		{ 20, { 0xff, 0xff, 0xff, 0xff }, 4 }, /* states */
-		{ 24, { 1 }, 1 },		     /* memory offset */
+		{ 24, { 1 }, 1 },                      /* memory offset */
 		{ 32, { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff }, 8 },
-		{ 32, { 0 }, 8 },		     /* memory */
-		{ 40, { 9 }, 1 },		     /* status */
-		{ 44, { 0xff, 0xff }, 2 },	     /* vCPUs */
-		{ 55, { 0x80 }, 1 },		     /* pid */
+		{ 32, { 0 }, 8 },          /* memory */
+		{ 40, { 9 }, 1 },          /* status */
+		{ 44, { 0xff, 0xff }, 2 }, /* vCPUs */
+		{ 55, { 0x80 }, 1 },       /* pid */
 	};
 	struct vmfile *vf;
 
@@ -275,7 +277,8 @@ static void test_damaged(void **state)
 		assert_int_equal(vmfile_create(&vf, "dmg", 16 * MiB, "test"), 0);
 		vmfile_close(vf);
 		int fd = open_raw("dmg");
-		assert_int_equal(pwrite(fd, table[i].bytes, table[i].len, table[i].offset),
+		assert_int_equal(
+		    pwrite(fd, table[i].bytes, table[i].len, table[i].offset),
 		    table[i].len);
 		close(fd);
 		assert_int_equal(vmfile_open(&vf, "dmg", false), -EINVAL);

@@ -40,6 +40,13 @@ void lapic_set_state(struct lapic *l, const struct vcpu_state *s);
 void lapic_message(struct machine *m, uint32_t dest, bool logical, unsigned mode,
     uint8_t vector, bool level, bool assert);
 void lapic_assert_lint(struct lapic *l, unsigned lint);
+/* Whether the 8259 pair's output reaches this CPU. Any thread. */
+bool lapic_takes_extint(const struct lapic *l);
+/* Whether gpa lies in this vCPU's xAPIC page; its own thread. */
+bool lapic_claims(const struct lapic *l, uint64_t gpa);
+/* Before the vCPUs run: x2APIC on offer; LINT0/LINT1 as firmware leaves them. */
+void lapic_set_x2apic_allowed(struct lapic *l, bool allowed);
+void lapic_virtual_wire(struct lapic *l);
 
 /* ioapic.c - 82093AA, 32 pins at 0xFEC00000. */
 int ioapic_create(struct machine *m, struct ioapic **io);

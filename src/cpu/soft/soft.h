@@ -288,6 +288,10 @@ struct soft_cpu {
 
 	struct block_cache *blocks;
 	struct jit *jit;	/* NULL: interpreter only */
+	/* Runs one block: interp_block(), or the translator's entry. */
+	void (*run_block)(struct soft_cpu *cpu, struct block *b);
+	/* The translator's: a block with a translation becomes stale. May be NULL. */
+	void (*block_dropped)(struct soft_cpu *cpu, struct block *b);
 	struct native *native;
 	struct mmu *mmu;	/* private to mmu.c: contexts, PCIDs */
 	struct soft_stats stats;
@@ -454,6 +458,8 @@ struct block *block_get(struct soft_cpu *cpu);	/* at cpu->rip; raises #PF, #GP *
 /* Drop every block of THIS vCPU that overlaps [gpa, gpa+len). */
 void block_invalidate(struct soft_cpu *cpu, uint64_t gpa, uint64_t len);
 void block_flush(struct soft_cpu *cpu);
+/* Frees stale blocks; only where none can be running (the loop in run.c). */
+void block_reap(struct soft_cpu *cpu);
 int block_create(struct soft_cpu *cpu);
 void block_destroy(struct soft_cpu *cpu);
 /*

@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "lib/tty.h"
+
 struct event_loop;
 struct chardev;
 struct uart;
@@ -27,19 +29,6 @@ void chardev_set_callbacks(struct chardev *c, void (*readable)(void *arg),
     void (*writable)(void *arg), void *arg);
 /* Writes the last bytes before closing; gives up when the reader stands still. */
 void chardev_flush(struct chardev *c, const uint8_t *buf, size_t len);
-
-/*
- * tty.c: the user's terminal. Raw on entry; restored by tty_restore(), at exit, and on a fatal signal.
- * tty_guard() installs the handlers of fatal signals that have none yet: call it
- * first thing, so that handlers installed later stand before them.
- */
-void tty_guard(void);
-int tty_raw(int fd);
-void tty_restore(void);
-/* After the process was stopped and continued: raw again. */
-void tty_continue(void);
-/* Whether the terminal is raw now, so that ^C goes to the guest. */
-bool tty_is_raw(void);
 
 /* uart.c - 16550A. irq() is called on every change of the line; machine lock held. */
 int uart_create(struct uart **u, void (*irq)(void *arg, bool level), void *arg);

@@ -4,6 +4,8 @@
  * Invariant: while raw.active, raw.saved holds the modes to restore; the signal
  * handler uses only async-signal-safe calls (POSIX.1-2017, 2.4.3).
  */
+#include "lib/tty.h"
+
 #include <errno.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -12,7 +14,6 @@
 #include <termios.h>
 #include <unistd.h>
 
-#include "bhyve/console/console.h"
 #include "lib/log.h"
 #include "lib/util.h"
 

@@ -29,7 +29,10 @@ struct pci_class {
 	 * node.a=b and node.c=true. 0 or -EINVAL (logged with what would be right).
 	 */
 	int (*parse)(struct config *cfg, const char *node, const char *text);
-	/* Keys under node, e.g. "pci.0.3.0". 0 or -errno (logged). */
+	/*
+	 * Keys under node, e.g. "pci.0.3.0". 0 or -errno (logged). destroy() follows only
+	 * a successful create(), so a failing create() frees what it made.
+	 */
 	int (*create)(struct pci_dev *dev, const char *node);
 	void (*destroy)(struct pci_dev *dev);
 	/* BAR accesses; off + size lies within the BAR. */
@@ -50,8 +53,9 @@ struct pci_class {
 struct pci_bar {
 	enum pci_bar_type type;
 	uint64_t size; /* power of two, >= 16 (MEM) or 4 (IO) */
-	uint64_t addr;
+	uint64_t addr; /* where it is mapped, when it is */
 	bool mapped;
+	struct pci_dev *dev;
 };
 
 struct pci_dev {
@@ -67,13 +71,17 @@ struct pci_dev {
 	uint8_t w1c[4096];   /* bits the guest clears by writing one */
 	struct pci_bar bar[6];
 	/* interrupts */
+	unsigned cap_len;	   /* of the last capability */
 	uint8_t msi_cap, msix_cap; /* offsets, 0: none */
 	int msix_bar;
 	uint32_t msix_off, msix_count;
 	uint8_t *msix_table; /* 16 bytes an entry */
 	uint64_t *msix_pba;
-	int intx_gsi;
-	bool intx_level;
+	int intx_gsi;	     /* IOAPIC pin, -1: no INTx */
+	unsigned intx_pirq;  /* A-H as 0-7, for the 8259 pair */
+	bool intx_level;     /* as the device says */
+	bool intx_asserted;  /* as the interrupt controllers see it */
+	struct pci_dev *next;
 };
 
 void pci_set8(struct pci_dev *dev, unsigned off, uint8_t v);
@@ -113,13 +121,18 @@ void pci_intx(struct pci_dev *dev, bool level);
 void *pci_dma(struct pci_dev *dev, uint64_t gpa, uint64_t len);
 void pci_dma_written(struct pci_dev *dev, uint64_t gpa, uint64_t len);
 
-/* -s slot,emulation,conf into keys. 0 or -EINVAL (logged). Also "help". */
+/* The default of pci_class.parse. */
+int pci_parse_options(struct config *cfg, const char *node, const char *text);
+/* -s slot,emulation,conf into keys. 0 or -EINVAL (logged); 1: "help" was asked and given. */
 int pci_parse_slot(struct config *cfg, const char *text);
 void pci_print_classes(void);
 /* Creates every device of the tree under "pci." and places the BARs. */
 int pci_bus_create(struct machine *m, struct pci_bus **bus);
 void pci_bus_destroy(struct pci_bus *bus);
-/* For ACPI and the MP table: calls fn for each function with an INTx pin. */
+/*
+ * For ACPI and the MP table: calls fn for each function with an INTx pin (1-4 = A-D).
+ * Without a boot ROM its PIRQ is A + (gsi - 16) % 8.
+ */
 void pci_foreach_intx(struct pci_bus *bus,
     void (*fn)(void *arg, int b, int slot, int pin, int gsi), void *arg);
 struct pci_dev *pci_find(struct pci_bus *bus, const char *class_name);

@@ -24,3 +24,6 @@ struct cpuid_context {
 
 void cpuid_guest(const struct engine_config *cfg, const struct cpuid_context *ctx,
     uint32_t leaf, uint32_t subleaf, struct cpuid_regs *out);
+
+/* IA32_ARCH_CAPABILITIES; meaningful when leaf 7, EDX bit 29 is set (Intel hosts). */
+uint64_t cpuid_arch_capabilities(void);

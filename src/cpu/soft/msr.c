@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 
+#include "cpu/cpuid.h"
 #include "cpu/soft/sys.h"
 
 enum {
@@ -255,6 +256,7 @@ static int read_other(struct soft_cpu *cpu, uint32_t msr, uint64_t *v)
 		*v = cpu->spec_ctrl;
 		return p->has_spec_ctrl ? 0 : -ENOENT;
 	case MSR_ARCH_CAPABILITIES:
+		*v = cpuid_arch_capabilities();
 		return p->has_arch_cap ? 0 : -ENOENT;
 	case MSR_MISC_ENABLE:
 		*v = cpu->misc_enable | MISC_ENABLE_READ_ONLY;

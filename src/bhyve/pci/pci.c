@@ -189,7 +189,7 @@ static int create_device(struct builder *w, unsigned f)
 	dev->s = (uint8_t)w->s;
 	dev->f = (uint8_t)f;
 	dev->intx_gsi = -1;
-	snprintf(dev->name, sizeof(dev->name), "%u:%u:%u %.18s", w->b, w->s, f, name);
+	snprintf(dev->name, sizeof(dev->name), "%u:%u:%u %.18s", dev->b, dev->s, dev->f, name);
 	init_config(dev);
 	if (bus->fn[w->b] == NULL)
 		bus->fn[w->b] = calloc(256, sizeof(*bus->fn[0]));

@@ -10,6 +10,7 @@
  *	get-state N		one line: struct vcpu_state in hexadecimal
  *	set-field N FIELD VALUE	a field of the table below
  *	inject-nmi N, reset, poweroff, destroy, power-button
+ *	assert-lvt N LINT
  *	rtc-get, rtc-set SECONDS, nvram-get OFFSET, nvram-set OFFSET VALUE
  */
 #pragma once

@@ -52,7 +52,11 @@ void lapic_virtual_wire(struct lapic *l);
 int ioapic_create(struct machine *m, struct ioapic **io);
 void ioapic_destroy(struct ioapic *io);
 void ioapic_set(struct ioapic *io, unsigned pin, bool level);
+/* The HPET's own drivers of the pins, wired-or with the above. */
+void ioapic_set_hpet(struct ioapic *io, unsigned pin, bool level);
 void ioapic_eoi(struct ioapic *io, uint8_t vector); /* from the LAPIC's EOI, any thread */
+/* Whether a pin is open that delivers NMI or INIT. Any thread. */
+bool ioapic_may_nmi(struct ioapic *io);
 
 /* pic.c - two 8259A, ELCR. Any thread for pic_ack/pic_pending. */
 int pic_create(struct machine *m, struct pic **p);
@@ -68,6 +72,8 @@ void pit_destroy(struct pit *p);
 /* hpet.c - IA-PC HPET 1.0a, 8 timers, 2^24 Hz at 0xFED00000. */
 int hpet_create(struct machine *m, struct hpet **h);
 void hpet_destroy(struct hpet *h);
+/* Timers 0 and 1 have taken over IRQ 0 and 8: the PIT's and RTC's lines are cut. */
+bool hpet_legacy(const struct hpet *h);
 uint32_t hpet_capabilities(void); /* low half of the capability register, for ACPI */
 
 /* rtc.c - MC146818 with 114 bytes NVRAM, ports 0x70/0x71, IRQ 8. */

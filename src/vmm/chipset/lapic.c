@@ -437,11 +437,20 @@ void lapic_cr8_write(struct lapic *l, uint8_t v)
 	wake_if(l, wake);
 }
 
+/* Whether this CPU may acknowledge at the 8259 pair. */
+static bool extint_open(struct lapic *l)
+{
+	return l->m->pic != NULL &&
+	    (atomic_load(&l->takes_extint) || atomic_load(&l->extint_sent));
+}
+
 int lapic_ack(struct lapic *l)
 {
 	int vector;
 
-	if (atomic_load(&l->takes_extint) && l->m->pic != NULL) {
+	if (extint_open(l)) {
+		/* Before the acknowledge: what still waits then sends anew. */
+		atomic_store(&l->extint_sent, false);
 		vector = pic_ack(l->m->pic);
 		if (vector >= 0)
 			return vector;
@@ -458,7 +467,7 @@ int lapic_ack(struct lapic *l)
 
 bool lapic_pending(struct lapic *l)
 {
-	if (atomic_load(&l->takes_extint) && l->m->pic != NULL && pic_pending(l->m->pic))
+	if (extint_open(l) && pic_pending(l->m->pic))
 		return true;
 	pthread_mutex_lock(&l->lock);
 	bool yes = deliverable(l) >= 0;

@@ -69,6 +69,7 @@ static void deliver(struct vcpu *v, unsigned mode, uint8_t vector, bool level)
 		vcpu_notify(v, EV_SIPI);
 		break;
 	case MODE_EXTINT:
+		atomic_store(&l->extint_sent, true);
 		vcpu_notify(v, EV_INTR);
 		break;
 	default: /* SMI: there is no SMM */

@@ -84,6 +84,7 @@ struct lapic {
 	/* What others may ask without the lock. */
 	_Atomic uint64_t base_now;
 	_Atomic bool takes_extint;
+	_Atomic bool extint_sent; /* by the IOAPIC's message; until acknowledged */
 };
 
 /* lapic.c; lock held unless said otherwise. */

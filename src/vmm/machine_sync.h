@@ -1,0 +1,46 @@
+/* What machine.c, host.c and vcpu.c share and nobody else needs. */
+#pragma once
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "vmm/engine.h"
+
+struct machine;
+struct vcpu;
+
+struct machine_sync {
+	pthread_mutex_t lock; /* a leaf; guards the next three */
+	pthread_cond_t cond;
+	unsigned paused; /* nesting of machine_pause() */
+	unsigned held;	 /* vCPU threads that wait for resume */
+	unsigned live;	 /* vCPU threads in their loop */
+	/* vCPUs asleep that no interrupt can wake: only NMI, INIT or SIPI. */
+	_Atomic unsigned dead;
+	bool reset_on_init; /* INIT of the boot CPU: nothing is at its reset vector */
+
+	/* The thread that turns LAPIC deadlines into EV_TIMER for vCPUs in guest code. */
+	pthread_t timer_thread;
+	int timer_epoll, timer_stop;
+	bool timer_started;
+
+	struct engine_host host; /* machine_host with this machine as its argument */
+};
+
+/* host.c: what the engine may ask of the machine; arg is the machine. */
+extern const struct engine_host machine_host;
+
+/* vcpu.c */
+int vcpu_setup(struct machine *m, unsigned id);
+void vcpu_teardown(struct vcpu *v);
+int vcpu_start(struct vcpu *v);
+void vcpu_join(struct vcpu *v);
+/* vcpu_timer.c */
+int vcpu_timer_start(struct machine *m);
+void vcpu_timer_stop(struct machine *m);
+void vcpu_timer_arm(struct vcpu *v);
+void vcpu_timer_disarm(struct vcpu *v);
+/* "0,2-3" into set; 0 or -EINVAL. */
+int cpuset_parse(const char *text, cpu_set_t *set);

@@ -247,6 +247,21 @@ static void cmd_inject_nmi(struct client *cl, char **argv)
 	say(cl, "ok\n");
 }
 
+static void cmd_assert_lvt(struct client *cl, char **argv)
+{
+	struct vcpu *v = get_vcpu(cl, argv[1]);
+	uint64_t lint;
+
+	if (v == NULL)
+		return;
+	if (argv[2] == NULL || number_parse(argv[2], 0, 1, &lint) != 0) {
+		say(cl, "error a local APIC has the inputs LINT0 and LINT1: use 0 or 1\n");
+		return;
+	}
+	lapic_assert_lint(v->lapic, (unsigned)lint);
+	say(cl, "ok\n");
+}
+
 /* The loop may end before it could send: the answer goes out first. */
 static void suspend(struct client *cl, enum suspend_reason why)
 {
@@ -348,6 +363,7 @@ static const struct {
 	void (*run)(struct client *cl, char **argv);
 	bool answered; /* ends its answer itself */
 } commands[] = {
+	{ "assert-lvt", cmd_assert_lvt, false },
 	{ "destroy", cmd_destroy, true },
 	{ "get-state", cmd_get_state, false },
 	{ "info", cmd_info, false },

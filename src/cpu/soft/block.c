@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpu/soft/jit/jit.h"
 #include "cpu/soft/mmu.h"
 #include "cpu/soft/smp.h"
 
@@ -178,6 +179,8 @@ void block_invalidate(struct soft_cpu *cpu, uint64_t gpa, uint64_t len)
 
 	if (!len)
 		return;
+	if (cpu->jit)
+		jit_code_changed(cpu, gpa, len);
 	if (len / MEMORY_PAGE > 1u << PAGE_BITS) {
 		block_flush(cpu);
 		return;

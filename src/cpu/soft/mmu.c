@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpu/soft/jit/jit.h"
 #include "cpu/soft/mmu.h"
 #include "cpu/soft/mmu_internal.h"
 
@@ -136,6 +137,8 @@ void mmu_flush_all(struct soft_cpu *cpu)
 	struct mmu *m = cpu->mmu;
 
 	cpu->stats.flushes++;
+	if (cpu->jit)
+		jit_tlb_flush(cpu, true);
 	for (unsigned i = 0; i < m->count; i++)
 		context_flush(m->context[i], true);
 	context_use(cpu, context_get(m, current_pcid(cpu)));
@@ -145,6 +148,8 @@ void mmu_cr3_written(struct soft_cpu *cpu, bool noflush)
 {
 	struct context *c = context_get(cpu->mmu, current_pcid(cpu));
 
+	if (cpu->jit)
+		jit_tlb_flush(cpu, false);
 	if (!(noflush && cpu->cr4 & CR4_PCIDE)) {
 		cpu->stats.flushes++;
 		context_flush(c, false);
@@ -182,6 +187,8 @@ void mmu_flush_page(struct soft_cpu *cpu, uint64_t lin)
 {
 	struct mmu *m = cpu->mmu;
 
+	if (cpu->jit)
+		jit_tlb_flush_page(cpu, lin);
 	for (unsigned i = 0; i < m->count; i++)
 		context_drop(m->context[i], lin, m->context[i] != m->current);
 }
@@ -192,6 +199,10 @@ void mmu_invpcid(struct soft_cpu *cpu, unsigned type, uint64_t pcid, uint64_t li
 	/* Without PCIDE everything is tagged 0, and the operand's PCID must be 0. */
 	struct context *c = context_find(m, pcid);
 
+	if (cpu->jit && type == 0)
+		jit_tlb_flush_page(cpu, lin);
+	else if (cpu->jit)
+		jit_tlb_flush(cpu, false);
 	switch (type) {
 	case 0:
 		/* "Except global translations" is permission, not duty. */
@@ -215,6 +226,8 @@ void mmu_drop_write(struct soft_cpu *cpu, uint64_t gpa)
 {
 	struct mmu *m = cpu->mmu;
 
+	if (cpu->jit)
+		jit_drop_write(cpu, gpa);
 	for (unsigned i = 0; i < m->count; i++) {
 		struct context *c = m->context[i];
 

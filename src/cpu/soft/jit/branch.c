@@ -1,0 +1,217 @@
+/*
+ * Ends of blocks: direct jumps as edges, calls and returns as pairs, indirect
+ * jumps by the table. See jit.h, "Control flow".
+ *
+ * A loop must pass a poll: every cycle of control flow has a direct branch that
+ * goes backward or to itself, an indirect jump (polled by who is reached), or a
+ * return that is not paired, and those go by the table, too.
+ */
+#include <Zydis/Mnemonic.h>
+
+#include "cpu/soft/jit/tr.h"
+
+static uint32_t edge_new(struct tr *c, uint64_t rip)
+{
+	struct jit *j = c->j;
+	struct emit *cold = &j->cold;
+	uint32_t n = j->nedges++;
+
+	j->edges[n] = (struct edge){ .from = c->t, .cold = emit_pc(cold), .rip = rip };
+	emit_const(cold, H_T1, n);
+	emit_jmp(cold, j->stub_link);
+	return n;
+}
+
+/* The rel32 of a jump that was just begun. */
+static void edge_here(struct tr *c, uint32_t n)
+{
+	struct edge *e = &c->j->edges[n];
+
+	e->at = c->j->hot.p;
+	emit_rel32(&c->j->hot, e->cold);
+}
+
+static void poll_edge(struct tr *c, uint32_t n)
+{
+	struct emit *cold = &c->j->cold;
+	uint8_t *at = emit_pc(cold);
+
+	emit_const(cold, H_T1, n);
+	emit_jmp(cold, c->j->stub_poll);
+	emit_poll(c->j, &c->j->hot, c->live_after != 0, at);
+}
+
+void tr_edge_jmp(struct tr *c, uint64_t rip)
+{
+	uint32_t n = edge_new(c, rip);
+
+	if (rip <= c->rip)
+		poll_edge(c, n);
+	emit8(&c->j->hot, 0xe9);
+	edge_here(c, n);
+}
+
+void tr_edge_jcc(struct tr *c, unsigned cc, uint64_t rip)
+{
+	emit8(&c->j->hot, 0x0f);
+	emit8(&c->j->hot, 0x80 | cc);
+	edge_here(c, edge_new(c, rip));
+}
+
+static void conditional(struct tr *c, uint64_t to)
+{
+	unsigned cc = c->in->cc;
+
+	if (to <= c->rip) {
+		tr_edge_jcc(c, cc ^ 1, c->next);
+		tr_edge_jmp(c, to);
+	} else {
+		tr_edge_jcc(c, cc, to);
+		tr_edge_jmp(c, c->next);
+	}
+}
+
+static void push_return(struct tr *c, bool keep_t0)
+{
+	struct emit *e = &c->j->hot;
+	struct emem m;
+
+	if (keep_t0 && c->live)
+		emit_store(e, emem_at(&c->j->save[0]), H_T0);
+	stack_check(c, -8, 8, 'w', &m);
+	if ((int64_t)c->next == (int32_t)c->next) {
+		emit_m(e, 1, 0xc7, 0, m, 4);
+		emit32(e, (uint32_t)c->next);
+		if (keep_t0 && c->live)
+			emit_load(e, H_T0, emem_at(&c->j->save[0]));
+	} else {
+		if (keep_t0 && !c->live)
+			emit_store(e, emem_at(&c->j->save[0]), H_T0);
+		emit_const(e, H_T0, c->next);
+		emit_store(e, m, H_T0);
+		if (keep_t0)
+			emit_load(e, H_T0, emem_at(&c->j->save[0]));
+	}
+	emit_lea(e, H_GSP, emem_base(H_GSP, -8));
+}
+
+/* Where the host's RET comes back with T0 = what the guest's RET popped. */
+static void return_site(struct tr *c)
+{
+	uint32_t live = plan_live_at(c, c->next, 8), n = edge_new(c, c->next);
+	struct emit *e = &c->j->hot;
+
+	emit_expect(e, c->next, live != 0, c->j->stub_ret_miss[c->keyid]);
+	if (!((c->next ^ c->t->rip) & MMU_PAGE_MASK) && c->t->tok[1] < 0)
+		emit_token_check(c->j, e, c->t->tok[0], live != 0, c->j->stub_dispatch);
+	emit8(e, 0xe9);
+	edge_here(c, n);
+}
+
+static void call_direct(struct tr *c, uint64_t to)
+{
+	struct emit *e = &c->j->hot;
+	uint32_t n = edge_new(c, to);
+
+	push_return(c, false);
+	if (to <= c->rip)
+		poll_edge(c, n);
+	emit8(e, 0xe8);
+	edge_here(c, n);
+	return_site(c);
+}
+
+/* T0 = target of an indirect jump or call. */
+static bool target_to_t0(struct tr *c)
+{
+	const struct operand *o = &c->in->op[0];
+	struct emit *e = &c->j->hot;
+
+	if (o->kind == OPND_GPR && o->size == 8) {
+		int r = guest_reg(c, o->reg, H_T0);
+
+		if (r != H_T0)
+			emit_mov(e, H_T0, r);
+		return true;
+	}
+	if (o->kind == OPND_MEM && o->size == 8) {
+		struct address a;
+		struct emem m;
+
+		address_of(c, &a);
+		mem_check(c, &a, 8, 'r', &m);
+		emit_load(e, H_T0, m);
+		return true;
+	}
+	return false;
+}
+
+static bool ret(struct tr *c)
+{
+	struct emit *e = &c->j->hot;
+	struct emem m;
+
+	if (c->in->stacksize != 8)
+		return false;
+	stack_check(c, 0, 8, 'r', &m);
+	emit_load(e, H_T0, m);
+	emit_lea(e, H_GSP, emem_base(H_GSP, 8 + (c->in->nopnd ? (uint16_t)c->in->imm : 0)));
+	emit8(e, 0xc3);
+	return true;
+}
+
+bool tr_branch(struct tr *c)
+{
+	const struct insn *in = c->in;
+	bool rel = in->nopnd == 1 && in->op[0].kind == OPND_REL;
+	uint64_t to = c->next + in->imm;
+
+	if (in->opsize == 2 || (rel && !is_canonical(to)))
+		return false;
+	switch (in->mnemonic) {
+	case ZYDIS_MNEMONIC_JMP:
+		if (rel) {
+			tr_edge_jmp(c, to);
+			return true;
+		}
+		if (!target_to_t0(c))
+			return false;
+		emit_table_jump(c->j, &c->j->hot, c->keyid, false);
+		return true;
+	case ZYDIS_MNEMONIC_CALL:
+		if (in->stacksize != 8)
+			return false;
+		if (rel) {
+			call_direct(c, to);
+			return true;
+		}
+		if (!target_to_t0(c))
+			return false;
+		push_return(c, true);
+		emit_table_jump(c->j, &c->j->hot, c->keyid, true);
+		return_site(c);
+		return true;
+	case ZYDIS_MNEMONIC_RET:
+		return ret(c);
+	case ZYDIS_MNEMONIC_JB:
+	case ZYDIS_MNEMONIC_JBE:
+	case ZYDIS_MNEMONIC_JL:
+	case ZYDIS_MNEMONIC_JLE:
+	case ZYDIS_MNEMONIC_JNB:
+	case ZYDIS_MNEMONIC_JNBE:
+	case ZYDIS_MNEMONIC_JNL:
+	case ZYDIS_MNEMONIC_JNLE:
+	case ZYDIS_MNEMONIC_JNO:
+	case ZYDIS_MNEMONIC_JNP:
+	case ZYDIS_MNEMONIC_JNS:
+	case ZYDIS_MNEMONIC_JNZ:
+	case ZYDIS_MNEMONIC_JO:
+	case ZYDIS_MNEMONIC_JP:
+	case ZYDIS_MNEMONIC_JS:
+	case ZYDIS_MNEMONIC_JZ:
+		conditional(c, to);
+		return true;
+	default:
+		return false;
+	}
+}

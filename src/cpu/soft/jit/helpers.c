@@ -1,0 +1,328 @@
+/*
+ * The C side of the translator: what generated code calls with its state stored,
+ * and the seam to the run loop.
+ *
+ * A helper returns the host address to go on at, with cpu's registers loaded
+ * again, or NULL to return to the run loop. cpu->rip is exact in both cases.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "cpu/soft/jit/priv.h"
+#include "lib/config.h"
+
+uint32_t jit_key(const struct soft_cpu *cpu)
+{
+	uint32_t key = cpu->mmu_idx;
+	bool fp = !(cpu->cr0 & (CR0_EM | CR0_TS));
+
+	if (cpu->mode != MODE_64 || !cpu->long_mode)
+		return KEY_NONE;
+	if (cpu->cpl == 3 && cpu->cr0 & CR0_AM && cpu->rflags & RF_AC)
+		return KEY_NONE;
+	if (fp)
+		key |= KEY_X87;
+	if (fp && cpu->cr4 & CR4_OSFXSR)
+		key |= KEY_SSE;
+	if (fp && cpu->cr4 & CR4_OSXSAVE && (cpu->xcr0 & 6) == 6)
+		key |= KEY_AVX;
+	if (cpu->cpl == 3 && cpu->cr4 & CR4_TSD)
+		key |= KEY_TSD;
+	return key;
+}
+
+/* The run loop has something to do before the next instruction. */
+static bool must_leave(const struct soft_cpu *cpu)
+{
+	return atomic_load_explicit(&cpu->link.events, memory_order_relaxed) ||
+	    cpu->halted || (cpu->intr_waiting && cpu->rflags & RF_IF) || cpu->shadow ||
+	    cpu->rflags & (RF_TF | RF_RF) || cpu->dr7 & 0xff || cpu->pending_db;
+}
+
+/* Makes the state's key current. False: not for us. */
+static bool use_key(struct jit *j)
+{
+	uint32_t key = jit_key(j->cpu);
+	unsigned k;
+
+	if (key == KEY_NONE)
+		return false;
+	if (j->nkeys && j->key[j->keyid] == key)
+		return true;
+	for (k = 0; k < j->nkeys && j->key[k] != key; k++)
+		;
+	if (k == JIT_KEYS)
+		return false;
+	if (k == j->nkeys) {
+		j->key[k] = key;
+		j->pair_rsp[k] = j->pair_top[k];
+		for (unsigned i = 0; i < JIT_TABLE; i++)
+			j->table[k * JIT_TABLE + i] = j->stub_dispatch;
+		j->nkeys++;
+	}
+	if (j->rsp)
+		j->pair_rsp[j->keyid] = j->rsp;
+	j->keyid = k;
+	j->rsp = j->pair_rsp[k];
+	return true;
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * UINT64_C(1000000000) + ts.tv_nsec;
+}
+
+/* The translation of b at cpu->rip; NULL: not yet, or not for us. */
+static struct trans *trans_get(struct jit *j, struct block *b)
+{
+	struct soft_cpu *cpu = j->cpu;
+	struct trans *t;
+	uint64_t start;
+
+	for (t = b->jit; t; t = t->next)
+		if (t->rip == cpu->rip && t->keyid == j->keyid)
+			return t;
+	if (b->stale || b->mode != MODE_64 || ++b->runs < j->threshold)
+		return NULL;
+	if (!cache_room(j))
+		cache_flush(j);
+	start = now_ns();
+	t = translate(j, b, cpu->rip, j->keyid);
+	j->stats.time_ns += now_ns() - start;
+	return t;
+}
+
+/* The mapping of t's pages was just looked up: say so to who checks tokens. */
+static void validate(struct jit *j, struct trans *t)
+{
+	const struct soft_cpu *cpu = j->cpu;
+
+	for (int i = 0; i < 2; i++) {
+		const struct tlb_entry *e;
+		uint64_t va;
+
+		if (t->tok[i] < 0 || j->tok_valid[t->tok[i]])
+			continue;
+		va = j->tokens[t->tok[i]].va;
+		e = tlb_slot(cpu, mmu_code_idx(cpu), va);
+		if (e->tag_x == va && e->gpa == t->page[i])
+			token_validate(j, t->tok[i], e->global);
+	}
+}
+
+/* What runs at cpu->rip; NULL: leave. */
+static struct trans *find(struct jit *j)
+{
+	struct soft_cpu *cpu = j->cpu;
+	struct block *b;
+	struct trans *t;
+
+	if (must_leave(cpu) || !use_key(j))
+		return NULL;
+	b = block_get(cpu);
+	if (!b || must_leave(cpu))
+		return NULL;
+	t = trans_get(j, b);
+	if (t)
+		validate(j, t);
+	return t;
+}
+
+/* Going on at cpu->rip by whatever it takes. */
+static const uint8_t *go(struct jit *j)
+{
+	struct trans *t = find(j);
+	uint8_t **slot;
+
+	if (!t)
+		return NULL;
+	if (!t->entry_ind)
+		entry_ind_make(j, t);
+	slot = &j->table[j->keyid * JIT_TABLE + (t->rip & 0xffff)];
+	*slot = t->entry_ind;
+	return t->entry;
+}
+
+/* Going on at cpu->rip by the table: its entries check everything themselves. */
+static const uint8_t *go_fast(struct jit *j)
+{
+	if (must_leave(j->cpu) || !use_key(j))
+		return NULL;
+	return j->table[j->keyid * JIT_TABLE + (j->cpu->rip & 0xffff)];
+}
+
+const uint8_t *jit_h_dispatch(struct jit *j, uint32_t unused, uint64_t rip)
+{
+	(void)unused;
+	j->stats.dispatches++;
+	jit_fpu_save(j);
+	j->cpu->rip = rip;
+	return go(j);
+}
+
+const uint8_t *jit_h_poll(struct jit *j, uint32_t edge, uint64_t unused)
+{
+	(void)unused;
+	j->stats.exits++;
+	jit_fpu_save(j);
+	j->cpu->rip = j->edges[edge].rip;
+	return NULL;
+}
+
+const uint8_t *jit_h_link(struct jit *j, uint32_t edge, uint64_t unused)
+{
+	struct edge *e = &j->edges[edge];
+	uint64_t flushes = j->stats.flushes;
+	struct trans *t;
+
+	(void)unused;
+	jit_fpu_save(j);
+	j->cpu->rip = e->rip;
+	t = find(j);
+	if (!t)
+		return NULL;
+	if (j->stats.flushes == flushes && !e->to)
+		edge_link(j, e, t);
+	return t->entry;
+}
+
+/* rip of the site's instruction */
+static uint64_t site_rip(const struct site *s)
+{
+	uint64_t rip = s->t->rip;
+
+	for (unsigned i = 0; i < s->insn; i++)
+		rip += s->t->b->insn[i].len;
+	return rip;
+}
+
+static const uint8_t *interpret(struct jit *j, const struct site *site)
+{
+	struct soft_cpu *cpu = j->cpu;
+	struct trans *t = site->t;
+	struct block *b = t->b;
+	unsigned i = site->insn;
+	const struct insn *in = &b->insn[i];
+	uint64_t flushes = j->stats.flushes;
+	uint64_t next = cpu->rip + in->len;
+	bool last = i + 1 == b->n;
+
+	j->stats.interpreted++;
+	jit_fpu_save(j);
+	cpu->next_rip = next;
+	cpu->block = b;
+	cpu->stop_block = false;
+	in->fn(cpu, in);
+	cpu->rip = cpu->next_rip;
+	if (last || cpu->stop_block || cpu->rip != next || t->dead ||
+	    j->stats.flushes != flushes)
+		return go_fast(j);
+	if (t->uses_fp)
+		jit_fpu_load(j);
+	return j->code_rx + t->pc[i + 1];
+}
+
+const uint8_t *jit_h_interp(struct jit *j, uint32_t site, uint64_t unused)
+{
+	(void)unused;
+	j->cpu->rip = site_rip(&j->sites[site]);
+	return interpret(j, &j->sites[site]);
+}
+
+/* An access the fast helper could not serve. */
+const uint8_t *jit_h_slow(struct jit *j, uint32_t site, uint64_t addr)
+{
+	const struct site *s = &j->sites[site];
+	const struct slot *slot = &j->slots[site];
+	struct soft_cpu *cpu = j->cpu;
+
+	j->stats.slot_slow++;
+	cpu->rip = site_rip(s);
+	if (is_canonical(addr) && (addr & 0xfff) + slot->size <= 4096) {
+		bool loaded = j->fpu_loaded;
+
+		jit_fpu_save(j);
+		mmu_fill(cpu, addr, slot->idx, slot->kind);
+		if (jit_slot_fill(j, site, addr)) {
+			if (loaded && s->t->uses_fp)
+				jit_fpu_load(j);
+			return j->code_rx + s->t->pc[s->insn];
+		}
+	}
+	return interpret(j, s);
+}
+
+bool jit_run(struct soft_cpu *cpu, struct block *b)
+{
+	struct jit *j = cpu->jit;
+	struct trans *t;
+
+	if (!use_key(j))
+		return false;
+	t = trans_get(j, b);
+	if (!t)
+		return false;
+	validate(j, t);
+	((void (*)(const uint8_t *))(uintptr_t)j->stub_enter)(t->entry);
+	return true;
+}
+
+int jit_create(struct soft_cpu *cpu)
+{
+	int rc = cache_create(cpu);
+	struct jit *j = cpu->jit;
+
+	if (rc)
+		return rc;
+	j->threshold = 2;
+	stubs_make(j);
+	j->nsites = SITE_FAULT + 1;
+	return 0;
+}
+
+void jit_destroy(struct soft_cpu *cpu)
+{
+	if (!cpu->jit)
+		return;
+	cache_flush(cpu->jit);
+	cache_destroy(cpu->jit);
+	cpu->jit = NULL;
+}
+
+int jit_thread_start(struct soft_cpu *cpu)
+{
+	return jit_signals_on(cpu->jit);
+}
+
+void jit_thread_stop(struct soft_cpu *cpu)
+{
+	jit_signals_off(cpu->jit);
+}
+
+void jit_stats(struct soft_cpu *cpu, engine_stat_fn *fn, void *arg)
+{
+	const struct jit_stats *s = &cpu->jit->stats;
+
+	fn(arg, "jit blocks translated", s->translations);
+	fn(arg, "jit instructions translated", s->insns);
+	fn(arg, "jit bytes of code", s->bytes);
+	fn(arg, "jit bytes of cold code", s->cold_bytes);
+	fn(arg, "jit nanoseconds in translation", s->time_ns);
+	fn(arg, "jit chains", s->chains);
+	fn(arg, "jit chains undone", s->unchains);
+	fn(arg, "jit blocks invalidated", s->invalidations);
+	fn(arg, "jit cache evictions", s->flushes);
+	fn(arg, "jit slot misses", s->slot_misses);
+	fn(arg, "jit slot misses beyond the TLB", s->slot_slow);
+	fn(arg, "jit instructions left to the interpreter", s->fallbacks);
+	fn(arg, "jit instructions interpreted", s->interpreted);
+	fn(arg, "jit dispatches", s->dispatches);
+	fn(arg, "jit exits at polls", s->exits);
+	fn(arg, "jit host faults", s->signals);
+	fn(arg, "jit vector states loaded", s->fpu_loads);
+	fn(arg, "jit vector states saved", s->fpu_saves);
+}

@@ -1,0 +1,71 @@
+/*
+ * The same-ISA translator: guest x86-64 code becomes host x86-64 code.
+ *
+ * Unit: a struct block of the interpreter, translated for one guest RIP and one
+ * "key" (what changes the shape of code: privilege, SMAP override, which of x87,
+ * SSE, AVX may run). One code cache a vCPU, run and patched only by its thread.
+ *
+ * Registers. Guest GPRs live in the host registers of the same number, except
+ * RSP, which lives in r15, and r10, r11, r15, which live in cpu->gpr[]: host r10
+ * and r11 are scratch, the host's stack is ours. Arithmetic flags live in EFLAGS;
+ * x87, SSE, AVX and MXCSR live in the host's registers from the first block that
+ * uses them until C code runs ("loaded"). The cache is mapped within 2 GiB of
+ * struct soft_cpu, so that all state is RIP-relative: no GS base, and operands
+ * two bytes shorter than gs:[disp32].
+ *
+ * Memory. Each access site owns a slot {start, limit, delta}: the access may go
+ * ahead when address - start < limit, at host address = address + delta. A slot
+ * covers as much as the guest's mapping and host memory are contiguous. Misses
+ * are refilled from the software TLB by fast.c; what no slot can serve (MMIO,
+ * page crossing, stores to code) is done by the interpreter's handler for that one
+ * instruction. The check clobbers flags where they are dead, else saves them.
+ *
+ * Control flow. Direct jumps are patched to their target; one that leaves the
+ * page passes the target page's token, a byte that says "this virtual page still
+ * maps to the page I was translated from". Guest CALL/RET pair with host CALL/RET
+ * on a private stack; the return site compares the guest's return address and its
+ * page's token. Indirect jumps go through a table indexed by the low 16 bits of
+ * the target; who is reached checks that it was meant. Loop heads poll
+ * link.events.
+ *
+ * Exceptions. One guest instruction is one stretch of host code that changes guest
+ * state at its end only; each translation has its instructions' host addresses.
+ * Whoever leaves generated code stores all registers to struct soft_cpu first.
+ * Host faults in generated code (#DE, #XM, misaligned SSE) arrive as signals and
+ * are turned into "interpret this instruction".
+ *
+ * Liveness of flags may look beyond the block into code it reaches; bytes looked at
+ * on the same page are part of the translation's range for invalidation.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cpu/soft/soft.h"
+
+/* 0; -ENOMEM, -ENOTSUP (no room near cpu, host lacks a feature): interpreter only. */
+int jit_create(struct soft_cpu *cpu);
+void jit_destroy(struct soft_cpu *cpu);
+/* The calling thread will run / has run this vCPU. 0 or -errno. */
+int jit_thread_start(struct soft_cpu *cpu);
+void jit_thread_stop(struct soft_cpu *cpu);
+
+/*
+ * Runs from cpu->rip, where b = block_get() starts, until the run loop has to look:
+ * events, a mode the translator does not do, halt, shadow. Leaves by cpu_raise()
+ * as the interpreter does. false: nothing was executed, interpret b.
+ */
+bool jit_run(struct soft_cpu *cpu, struct block *b);
+
+/* b is about to be freed or must not be entered again. */
+void jit_block_dead(struct soft_cpu *cpu, struct block *b);
+/* Bytes of code changed. */
+void jit_code_changed(struct soft_cpu *cpu, uint64_t gpa, uint64_t len);
+/* The software TLB dropped: everything / what is not global / one page. */
+void jit_tlb_flush(struct soft_cpu *cpu, bool globals);
+void jit_tlb_flush_page(struct soft_cpu *cpu, uint64_t lin);
+/* The page at gpa holds code from now on: no slot may write it. */
+void jit_drop_write(struct soft_cpu *cpu, uint64_t gpa);
+
+void jit_stats(struct soft_cpu *cpu, engine_stat_fn *fn, void *arg);

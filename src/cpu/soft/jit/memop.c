@@ -1,0 +1,188 @@
+/*
+ * Memory operands: the check of an access against its slot, and the host operand
+ * that reaches it. See jit.h and priv.h for what a slot promises.
+ *
+ * Shapes, cheapest first: a constant address (the slot holds the host address), a
+ * single base register (checked in T1, accessed through base + delta), and
+ * everything else (address in T0). Where flags are live across the check they
+ * wait in RAX.
+ */
+#include "cpu/soft/jit/tr.h"
+
+void address_of(const struct tr *c, struct address *a)
+{
+	const struct insn *in = c->in;
+
+	*a = (struct address){ in->base, in->index, in->scale, in->seg, in->addrsize,
+		false, (uint64_t)in->disp };
+	if (a->seg != SEG_FS && a->seg != SEG_GS)
+		a->seg = SEG_DS;
+	if (in->flags & INSN_RIPREL)
+		a->disp += c->next, a->base = REG_NONE;
+	if (a->base == REG_NONE && a->index == REG_NONE) {
+		if (a->addrsize == 4)
+			a->disp = (uint32_t)a->disp;
+		a->constant = a->seg == SEG_DS;
+	}
+}
+
+uint32_t site_new(struct tr *c)
+{
+	uint32_t n = c->j->nsites++;
+
+	c->j->sites[n] = (struct site){ .t = c->t, .insn = c->i };
+	return n;
+}
+
+static uint32_t slot_new(struct tr *c, unsigned size, char kind, unsigned flags)
+{
+	uint32_t n = site_new(c);
+
+	c->j->slots[n] = (struct slot){ .kind = kind, .idx = key_idx(c->key),
+		.size = size, .flags = flags };
+	return n;
+}
+
+/* Cold end of a check: T1 = site, T0 = address. */
+static void cold_tail(struct tr *c, uint32_t site)
+{
+	emit_const(&c->j->cold, H_T1, site);
+	emit_jmp(&c->j->cold, c->j->stub_miss);
+}
+
+static unsigned scale_shift(unsigned scale)
+{
+	return __builtin_ctz(scale | 8);
+}
+
+/* T0 = linear address. Flags untouched; T1 may be used. */
+static void emit_address(struct tr *c, const struct address *a)
+{
+	struct emit *e = &c->j->hot;
+	struct emem m = { H_NONE, H_NONE, scale_shift(a->scale), (int32_t)a->disp, NULL };
+
+	if (a->base != REG_NONE)
+		m.base = guest_reg(c, a->base, H_T0);
+	if (a->index != REG_NONE)
+		m.index = guest_reg(c, a->index, H_T1);
+	if (m.base == H_NONE && m.index == H_NONE)
+		emit_const(e, H_T0, a->disp);
+	else
+		emit_m(e, a->addrsize == 8, 0x8d, H_T0, m, 0); /* 32 bits: truncates */
+	if (a->seg != SEG_DS) {
+		emit_load(e, H_T1, emem_at(&c->j->cpu->seg[a->seg].base));
+		emit_lea(e, H_T0, emem_sum(H_T0, H_T1, 0));
+	}
+}
+
+/* A constant address: the slot is good for it or empty. */
+static void check_constant(struct tr *c, uint64_t addr, unsigned size, char kind,
+    struct emem *m)
+{
+	struct emit *e = &c->j->hot, *cold = &c->j->cold;
+	uint32_t site = slot_new(c, size, kind, SLOT_ABS);
+	struct slot *s = &c->j->slots[site];
+	uint8_t *at = emit_pc(cold);
+
+	if (!c->live) {
+		emit_cmp_imm8(e, 8, emem_at(&s->limit), 0);
+		emit_jcc(e, CC_E, at);
+	} else {
+		uint8_t *zero, *over;
+
+		emit_mov(e, H_T1, H_RCX);
+		emit_load(e, H_RCX, emem_at(&s->limit));
+		zero = emit_short(e, OP_JRCXZ);
+		emit_mov(e, H_RCX, H_T1);
+		over = emit_short(e, OP_JMP8);
+		emit_here(e, zero);
+		emit_mov(e, H_RCX, H_T1);
+		emit_jmp(e, at);
+		emit_here(e, over);
+	}
+	emit_const(cold, H_T0, addr);
+	cold_tail(c, site);
+	emit_load(e, H_T1, emem_at(&s->delta));
+	*m = emem_base(H_T1, 0);
+}
+
+/* Host base register + displacement, not T0 or T1. */
+static void check_base(struct tr *c, int base, int32_t disp, unsigned size, char kind,
+    struct emem *m)
+{
+	struct emit *e = &c->j->hot, *cold = &c->j->cold;
+	uint32_t site = slot_new(c, size, kind, 0);
+	struct slot *s = &c->j->slots[site];
+
+	if (disp)
+		emit_lea(e, H_T1, emem_base(base, disp));
+	else
+		emit_mov(e, H_T1, base);
+	emit_m(e, 1, 0x2b, H_T1, emem_at(&s->start), 0);
+	emit_m(e, 1, 0x3b, H_T1, emem_at(&s->limit), 0);
+	emit_jcc(e, CC_AE, emit_pc(cold));
+	emit_lea(cold, H_T0, emem_base(base, disp));
+	cold_tail(c, site);
+	emit_load(e, H_T1, emem_at(&s->delta));
+	*m = emem_sum(base, H_T1, disp);
+}
+
+/* The address is in T0. */
+static void check_t0(struct tr *c, unsigned size, char kind, struct emem *m)
+{
+	struct emit *e = &c->j->hot, *cold = &c->j->cold;
+	uint32_t site = slot_new(c, size, kind, 0);
+	struct slot *s = &c->j->slots[site];
+
+	if (c->live) {
+		emit_store(e, emem_at(&c->j->rax), H_RAX);
+		emit_flags_get(e);
+	}
+	emit_mov(e, H_T1, H_T0);
+	emit_m(e, 1, 0x2b, H_T1, emem_at(&s->start), 0);
+	emit_m(e, 1, 0x3b, H_T1, emem_at(&s->limit), 0);
+	emit_jcc(e, CC_AE, emit_pc(cold));
+	if (c->live) {
+		emit_flags_put(e);
+		emit_load(e, H_RAX, emem_at(&c->j->rax));
+		emit_flags_put(cold);
+		emit_load(cold, H_RAX, emem_at(&c->j->rax));
+	}
+	cold_tail(c, site);
+	emit_load(e, H_T1, emem_at(&s->delta));
+	*m = emem_sum(H_T0, H_T1, 0);
+}
+
+bool mem_check(struct tr *c, const struct address *a, unsigned size, char kind,
+    struct emem *m)
+{
+	if (a->constant) {
+		check_constant(c, a->disp, size, kind, m);
+		return false;
+	}
+	if (a->seg == SEG_DS && a->addrsize == 8 && a->base != REG_NONE &&
+	    a->index == REG_NONE && !spilled(a->base) && !c->live) {
+		check_base(c, host_reg(a->base), (int32_t)a->disp, size, kind, m);
+		return false;
+	}
+	emit_address(c, a);
+	check_t0(c, size, kind, m);
+	return true;
+}
+
+void stack_check(struct tr *c, int32_t disp, unsigned size, char kind, struct emem *m)
+{
+	if (!c->live) {
+		check_base(c, H_GSP, disp, size, kind, m);
+		return;
+	}
+	emit_lea(&c->j->hot, H_T0, emem_base(H_GSP, disp));
+	check_t0(c, size, kind, m);
+	*m = emem_sum(H_GSP, H_T1, disp);
+}
+
+void mem_settle(struct tr *c, struct emem *m)
+{
+	emit_lea(&c->j->hot, H_T0, *m);
+	*m = emem_base(H_T0, 0);
+}

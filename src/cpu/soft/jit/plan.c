@@ -1,0 +1,172 @@
+/*
+ * Liveness of the arithmetic flags, backwards through a block and a few
+ * instructions into what follows it.
+ *
+ * A flag is dead where it will be written before it is read. A fault at an
+ * instruction before which flags are dead reports whatever they hold: they are
+ * written before anybody who resumes there can read them.
+ */
+#include <Zydis/Zydis.h>
+
+#include "cpu/soft/jit/tr.h"
+
+/* Bits an instruction surely writes. */
+static uint32_t killed(const struct insn *in)
+{
+	switch (in->mnemonic) {
+	case ZYDIS_MNEMONIC_SHL:
+	case ZYDIS_MNEMONIC_SHR:
+	case ZYDIS_MNEMONIC_SAR:
+	case ZYDIS_MNEMONIC_ROL:
+	case ZYDIS_MNEMONIC_ROR:
+	case ZYDIS_MNEMONIC_RCL:
+	case ZYDIS_MNEMONIC_RCR:
+	case ZYDIS_MNEMONIC_SHLD:
+	case ZYDIS_MNEMONIC_SHRD: {
+		const struct operand *o = &in->op[in->nopnd - 1];
+
+		/* A count of zero writes nothing. */
+		if (in->nopnd < 2 || o->kind != OPND_IMM ||
+		    (in->imm & (in->op[0].size == 8 ? 63 : 31)) == 0)
+			return 0;
+		return in->flags_written;
+	}
+	default:
+		if (in->flags & (INSN_REP | INSN_REPNE))
+			return 0;
+		return in->flags_written;
+	}
+}
+
+static uint32_t step(const struct insn *in, uint32_t live)
+{
+	/* Whoever takes the flags along (SYSCALL, PUSHF) or a handler that may. */
+	if ((in->flags & (INSN_END | INSN_BRANCH)) == INSN_END ||
+	    in->mnemonic == ZYDIS_MNEMONIC_PUSHFQ || in->mnemonic == ZYDIS_MNEMONIC_PUSHF)
+		return RF_STATUS;
+	return (live & ~killed(in)) | in->flags_read;
+}
+
+/* As insn_decode() for what matters here; false: nothing known. */
+static bool peek(struct insn *in, const uint8_t *bytes, unsigned n)
+{
+	ZydisDecodedOperand zo[ZYDIS_MAX_OPERAND_COUNT];
+	ZydisDecodedInstruction zi;
+	ZydisDecoder d;
+
+	ZydisDecoderInit(&d, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&d, bytes, n, &zi, zo)))
+		return false;
+	memset(in, 0, sizeof(*in));
+	in->mnemonic = zi.mnemonic;
+	in->len = zi.length;
+	in->nopnd = MIN(zi.operand_count_visible, 4u);
+	for (unsigned i = 0; i < in->nopnd; i++) {
+		in->op[i].size = zo[i].size / 8;
+		if (zo[i].type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
+			continue;
+		in->op[i].kind = zo[i].imm.is_relative ? OPND_REL : OPND_IMM;
+		in->imm = zo[i].imm.value.s;
+	}
+	if (zi.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE |
+	    ZYDIS_ATTRIB_HAS_REPNE))
+		in->flags |= INSN_REP;
+	if (zi.cpu_flags) {
+		in->flags_read = zi.cpu_flags->tested & RF_STATUS;
+		in->flags_written = (zi.cpu_flags->modified | zi.cpu_flags->set_0 |
+		    zi.cpu_flags->set_1 | zi.cpu_flags->undefined) & RF_STATUS;
+	}
+	switch (zi.meta.category) {
+	case ZYDIS_CATEGORY_CALL:
+	case ZYDIS_CATEGORY_COND_BR:
+	case ZYDIS_CATEGORY_RET:
+	case ZYDIS_CATEGORY_UNCOND_BR:
+		in->flags |= INSN_END | INSN_BRANCH;
+		return zi.meta.branch_type != ZYDIS_BRANCH_TYPE_FAR;
+	case ZYDIS_CATEGORY_INTERRUPT:
+	case ZYDIS_CATEGORY_SYSCALL:
+	case ZYDIS_CATEGORY_SYSRET:
+	case ZYDIS_CATEGORY_SYSTEM:
+	case ZYDIS_CATEGORY_IO:
+	case ZYDIS_CATEGORY_IOSTRINGOP:
+		return false;
+	default:
+		return in->mnemonic != ZYDIS_MNEMONIC_PUSHFQ &&
+		    in->mnemonic != ZYDIS_MNEMONIC_PUSHF;
+	}
+}
+
+uint32_t plan_live_at(struct tr *c, uint64_t rip, unsigned budget)
+{
+	struct trans *t = c->t;
+	uint64_t gpa = t->page[0] | (rip & 0xfff);
+	uint32_t live = RF_STATUS, reads = 0;
+	struct insn in;
+
+	if ((rip ^ t->rip) & MMU_PAGE_MASK)
+		return RF_STATUS;
+	while (budget--) {
+		unsigned room = 4096 - (gpa & 0xfff);
+		const uint8_t *p = memory_ptr(c->j->cpu->mem, gpa, 1);
+
+		if (!p || !peek(&in, p, MIN(room, 15u)))
+			break;
+		t->lo[0] = MIN(t->lo[0], gpa);
+		t->hi[0] = MAX(t->hi[0], gpa + in.len);
+		reads |= in.flags_read & live;
+		live &= ~killed(&in);
+		if (!live)
+			return reads;
+		rip += in.len;
+		if (in.flags & INSN_END) {
+			bool rel = in.nopnd == 1 && in.op[0].kind == OPND_REL;
+			uint32_t to;
+
+			if (!rel || !budget)
+				break;
+			to = plan_live_at(c, rip + in.imm, budget / 2);
+			if (in.mnemonic == ZYDIS_MNEMONIC_JMP ||
+			    in.mnemonic == ZYDIS_MNEMONIC_CALL)
+				return reads | (live & to);
+			/* conditional: both ways */
+			reads |= live & to;
+			budget /= 2;
+		}
+		gpa = t->page[0] | (rip & 0xfff);
+		if ((rip ^ t->rip) & MMU_PAGE_MASK)
+			break;
+	}
+	return reads | live;
+}
+
+static uint32_t live_behind(struct tr *c)
+{
+	const struct insn *in = &c->b->insn[c->b->n - 1];
+	uint64_t next = c->t->rip + c->off[c->b->n];
+	uint32_t live;
+
+	if (!(in->flags & INSN_END))
+		return plan_live_at(c, next, 8);
+	if (!(in->flags & INSN_BRANCH) || in->nopnd != 1 || in->op[0].kind != OPND_REL)
+		return RF_STATUS;
+	live = plan_live_at(c, next + in->imm, 8);
+	if (in->mnemonic != ZYDIS_MNEMONIC_JMP && in->mnemonic != ZYDIS_MNEMONIC_CALL)
+		live |= plan_live_at(c, next, 8);
+	return live;
+}
+
+void plan(struct tr *c)
+{
+	uint32_t live;
+
+	c->off[0] = 0;
+	for (unsigned i = 0; i < c->b->n; i++)
+		c->off[i + 1] = c->off[i] + c->b->insn[i].len;
+	live = live_behind(c);
+	c->live_at[c->b->n] = live;
+	for (unsigned i = c->b->n; i-- > 0;) {
+		live = step(&c->b->insn[i], live);
+		c->live_at[i] = live;
+	}
+	c->t->live_in = live;
+}

@@ -1,0 +1,227 @@
+/*
+ * What the rooms of the translator share. See jit.h for the design.
+ *
+ * struct jit is mapped directly below the code it serves; everything generated
+ * code touches lies in it, in the arrays behind it, or in struct soft_cpu.
+ */
+#pragma once
+
+#include "cpu/soft/jit/emit.h"
+#include "cpu/soft/jit/jit.h"
+#include "cpu/soft/mmu.h"
+
+#define JIT_HOT_SIZE  (24 * MiB) /* translated instructions */
+#define JIT_COLD_SIZE (16 * MiB) /* what follows a miss */
+#define JIT_SITES     (1u << 18)
+#define JIT_TRANS     (1u << 18)
+#define JIT_EDGES     (1u << 19)
+#define JIT_TOKENS    (1u << 15)
+#define JIT_PCS       (1u << 22)
+#define JIT_KEYS      12
+#define JIT_PAIRS     (64 * KiB) /* bytes of host stack a key, for paired returns */
+#define JIT_GUARD     (64 * KiB)
+#define JIT_TABLE     65536u	 /* indirect jump targets a key */
+
+/* Shape of code: see jit_key(). */
+#define KEY_IDX_MASK 3u
+#define KEY_X87	     4u
+#define KEY_SSE	     8u
+#define KEY_AVX	     16u
+#define KEY_TSD	     32u	/* RDTSC faults */
+#define KEY_NONE     0xffffffffu /* not for the translator */
+
+struct slot {
+	uint64_t start;
+	uint64_t limit;		/* 0: matches nothing */
+	uint64_t delta;
+	uint8_t level;		/* of the guest's mapping, as a shift */
+	uint8_t listed;		/* 0, 1 + list number */
+	uint8_t kind;		/* 'r', 'w' */
+	uint8_t idx;		/* enum mmu_idx */
+	uint16_t size;		/* bytes reached from the checked address */
+	uint8_t flags;		/* SLOT_ */
+	uint8_t misses;
+};
+_Static_assert(sizeof(struct slot) == 32, "two to a cache line");
+
+#define SITE_FAULT 0u	/* the site of whatever instruction a signal interrupted */
+
+#define SLOT_ABS   1u	/* one constant address: delta is the host address itself */
+#define SLOT_GROUP 2u	/* later accesses of the block rely on this check */
+
+struct trans;
+
+/* What a slot's or a fallback's instruction is. Same index as its slot. */
+struct site {
+	struct trans *t;
+	uint16_t insn;
+	uint16_t pad;
+	uint32_t pad2;
+};
+
+/* A direct jump: where its rel32 is and what it shows when it is not linked. */
+struct edge {
+	struct trans *from;
+	struct trans *to;	/* NULL: not linked */
+	struct edge *next_in;	/* of to */
+	uint8_t *at;		/* the rel32, as written */
+	uint8_t *cold;		/* where it goes unlinked */
+	uint64_t rip;		/* target */
+};
+
+struct token {
+	uint64_t va, gpa;
+	uint32_t keyid;
+	int32_t next;		/* in its hash chain */
+	uint8_t listed;		/* 0, 1 + list number */
+};
+
+struct trans {
+	struct block *b;
+	struct trans *next;	/* of b */
+	struct trans *page_next[2];
+	uint64_t rip;
+	uint64_t page[2], lo[2], hi[2]; /* physical bytes it depends on */
+	uint32_t *pc;		/* host address of each insn, from code; n + 1 */
+	uint8_t *entry;		/* in-page direct jumps */
+	uint8_t *entry_tok;	/* any direct jump; NULL: not made yet */
+	uint8_t *entry_ind;	/* with T0 = target; NULL: not made yet */
+	struct edge *in;
+	uint32_t code, code_end;/* offsets in the hot half */
+	int32_t tok[2];		/* page tokens; -1: none */
+	uint16_t n;
+	uint8_t keyid;
+	bool dead;
+	bool ungrouped, uses_fp;
+	uint8_t crossings;
+	uint32_t live_in;	/* RF_STATUS bits it may read */
+};
+
+struct list {
+	uint32_t n, max;
+	uint32_t *v;
+};
+
+struct jit_stats {
+	uint64_t translations, insns, bytes, cold_bytes, chains, unchains, slot_misses,
+	    slot_slow, fallbacks, dispatches, ret_misses,
+	    token_misses, invalidations, flushes, fpu_loads, fpu_saves, time_ns,
+	    exits, signals, interpreted;
+};
+
+struct jit {
+	/* Touched by generated code. */
+	uint64_t rsp;		/* pairing stack while C runs */
+	uint64_t c_rsp;		/* C's stack while generated code runs */
+	uint64_t save[8];	/* of fast stubs */
+	uint64_t rax;		/* while flags are held in AX */
+	uint64_t ptr_miss, ptr_slow, ptr_interp, ptr_link, ptr_dispatch, ptr_poll,
+	    ptr_fpu;
+	uint8_t fpu_loaded;
+	uint8_t pad[7];
+	uint32_t miss_site;
+	uint32_t pad2;
+	uint64_t miss_addr, miss_to; /* where the miss helper sends us, with T1, T0 */
+
+	struct soft_cpu *cpu;
+	uint32_t keyid;
+	uint32_t nkeys;
+	uint32_t key[JIT_KEYS];
+	uint64_t pair_top[JIT_KEYS], pair_rsp[JIT_KEYS];
+	uint8_t *pairs;
+	uint8_t **table;	/* JIT_KEYS * JIT_TABLE, below 2 GiB */
+
+	uint8_t *stub_enter, *stub_miss, *stub_slow, *stub_interp, *stub_link,
+	    *stub_dispatch, *stub_poll, *stub_under[JIT_KEYS], *stub_ret_miss[JIT_KEYS],
+	    *stub_fpu;
+
+	uint8_t *region;	/* reserved stretch */
+	size_t region_size;
+	int fd;
+	uint8_t *code_rx, *code_rw;
+	struct emit hot, cold;
+	uint8_t *hot_start, *cold_start; /* rw, after the stubs */
+
+	uint8_t *tok_valid;	/* JIT_TOKENS bytes */
+	struct token *tokens;
+	uint32_t ntokens;
+	int32_t tok_hash[4096];
+	struct slot *slots;
+	struct site *sites;
+	uint32_t nsites;
+	struct trans *trans;
+	uint32_t ntrans;
+	struct edge *edges;
+	uint32_t nedges;
+	uint32_t *pcs;
+	uint32_t npcs;
+	struct trans **by_page;	/* hashes of first and second physical pages */
+	struct list filled[2];	/* slots with limit != 0: 0 not global, 1 global */
+	struct list toks[2];	/* valid tokens, likewise */
+	void *alt_stack;
+
+	unsigned threshold;
+	struct jit_stats stats;
+};
+
+#define BY_PAGE 16384u
+
+static inline bool spilled(unsigned guest)
+{
+	return guest == 10 || guest == 11 || guest == 15;
+}
+
+/* Host register of a guest register that has one. */
+static inline int host_reg(unsigned guest)
+{
+	return guest == 4 ? H_GSP : (int)guest;
+}
+
+static inline unsigned key_idx(uint32_t key)
+{
+	return key & KEY_IDX_MASK;
+}
+
+/* cache.c */
+int cache_create(struct soft_cpu *cpu);
+void cache_destroy(struct jit *j);
+void cache_flush(struct jit *j);
+bool cache_room(const struct jit *j);
+int32_t token_get(struct jit *j, uint64_t va, uint64_t gpa, unsigned keyid);
+void token_validate(struct jit *j, int32_t tok, bool global);
+void trans_kill(struct jit *j, struct trans *t);
+void edge_link(struct jit *j, struct edge *e, struct trans *to);
+void slot_list(struct jit *j, uint32_t site, bool global);
+
+/* stubs.c */
+void stubs_make(struct jit *j);
+void entry_tok_make(struct jit *j, struct trans *t);
+void entry_ind_make(struct jit *j, struct trans *t);
+void emit_expect(struct emit *e, uint64_t rip, bool live, const uint8_t *miss);
+void emit_token_check(struct jit *j, struct emit *e, int32_t tok, bool live,
+    const uint8_t *miss);
+void emit_byte_check(struct emit *e, struct emem m, bool live, const uint8_t *miss);
+void emit_poll(struct jit *j, struct emit *e, bool live, const uint8_t *at);
+void emit_table_jump(struct jit *j, struct emit *e, unsigned keyid, bool call);
+
+/* translate.c */
+struct trans *translate(struct jit *j, struct block *b, uint64_t rip, unsigned keyid);
+
+/* helpers.c: called by stubs; return where to go on, NULL: back to C with state stored. */
+const uint8_t *jit_h_slow(struct jit *j, uint32_t site, uint64_t addr);
+const uint8_t *jit_h_interp(struct jit *j, uint32_t site, uint64_t unused);
+const uint8_t *jit_h_link(struct jit *j, uint32_t edge, uint64_t unused);
+const uint8_t *jit_h_dispatch(struct jit *j, uint32_t unused, uint64_t rip);
+const uint8_t *jit_h_poll(struct jit *j, uint32_t edge, uint64_t unused);
+uint32_t jit_key(const struct soft_cpu *cpu);
+void jit_fpu_save(struct jit *j);
+
+/* fast.c: integer registers only. Sets j->miss_to. */
+void jit_miss(struct jit *j, uint32_t site, uint64_t addr);
+bool jit_slot_fill(struct jit *j, uint32_t site, uint64_t addr);
+void jit_fpu_load(struct jit *j);
+
+/* signal.c */
+int jit_signals_on(struct jit *j);
+void jit_signals_off(struct jit *j);
+

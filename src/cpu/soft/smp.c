@@ -165,10 +165,12 @@ static void wait_section(struct exclusive *x, struct soft_cpu *cpu)
 	pthread_mutex_unlock(&x->state_lock);
 }
 
-void smp_leave(struct soft_cpu *cpu)
+bool smp_leave(struct soft_cpu *cpu)
 {
-	atomic_store(&box_of(cpu)->inside, 0);
+	bool was = atomic_exchange(&box_of(cpu)->inside, 0);
+
 	announce(cpu->engine->exclusive);
+	return was;
 }
 
 void smp_enter(struct soft_cpu *cpu)

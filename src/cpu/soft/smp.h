@@ -29,7 +29,8 @@ void smp_destroy(struct soft_engine *e);
 
 /* Inside / outside, by the vCPU's own thread. Nest not. */
 void smp_enter(struct soft_cpu *cpu);
-void smp_leave(struct soft_cpu *cpu);
+/* Whether it was inside. */
+bool smp_leave(struct soft_cpu *cpu);
 /* EV_ENGINE was seen, at an instruction boundary. */
 void smp_answer(struct soft_cpu *cpu);
 /* The current instruction was left by a fault: gives back an exclusive section. */

@@ -301,6 +301,7 @@ struct soft_cpu {
 
 struct soft_engine {
 	struct engine_config cfg;
+	struct engine_host host; /* cfg.host's, with the vCPU outside during each call */
 	struct soft_cpu *cpu[64];
 	unsigned ncpu;
 	struct codemem *codemem;
@@ -436,9 +437,13 @@ int native_create(struct soft_cpu *cpu);
 void native_destroy(struct soft_cpu *cpu);
 
 /*
- * block.c: decoded runs. A block lies in at most two pages, ends at INSN_END, at
- * a page end, or after BLOCK_MAX instructions. Key: gpa of the first byte and mode
- * (an insn holds nothing that depends on CS.base, CPL or rip).
+ * block.c: decoded runs. A block ends at INSN_END, at a page end, or after
+ * BLOCK_MAX instructions. Key: gpa of the first byte and mode (an insn holds
+ * nothing that depends on CS.base, CPL or rip). An instruction that crosses a page
+ * is a block of its own, so that a fault on the second page is raised when and
+ * only when that instruction is reached.
+ *
+ * A handler that changes next_rip is INSN_END or sets stop_block.
  */
 #define BLOCK_MAX 64
 struct block {

@@ -190,7 +190,7 @@ static void say_engine(const struct vm *vm)
 /* 0 or -errno; every step logs its own failure. */
 static int build(struct vm *vm)
 {
-	int error = machine_create(&vm->m, vm->cfg);
+	int error = machine_create(&vm->m, vm->cfg, &engine_soft);
 
 	if (error != 0)
 		return error;

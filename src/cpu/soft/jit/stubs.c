@@ -75,7 +75,7 @@ static void make_enter(struct jit *j, struct emit *e)
 /* Calls *fn(j, T1, T0) with all state stored. */
 static uint8_t *make_slow(struct jit *j, struct emit *e, const uint64_t *fn)
 {
-	uint8_t *start = emit_pc(e), *leave;
+	uint8_t *start = emit_pc(e), *stay;
 
 	store_all(j, e);
 	emit_store(e, emem_at(&j->rsp), H_RSP);
@@ -85,17 +85,17 @@ static uint8_t *make_slow(struct jit *j, struct emit *e, const uint64_t *fn)
 	emit_mov(e, H_RDX, H_T0);
 	emit_m(e, 0, 0xff, 2, emem_at(fn), 0); /* call */
 	emit_r(e, 1, 0x85, H_RAX, H_RAX);
-	leave = emit_short(e, 0x74);
+	stay = emit_short(e, 0x75);
+	push_pop(e, 0x58, H_RCX);
+	for (unsigned i = sizeof(callee_saved); i-- > 0;)
+		push_pop(e, 0x58, callee_saved[i]);
+	emit8(e, 0xc3);
+	emit_here(e, stay);
 	emit_mov(e, H_T1, H_RAX);
 	load_all(j, e);
 	emit_load(e, H_RSP, emem_at(&j->rsp));
 	emit_load(e, H_T0, emem_at(&j->cpu->rip));
 	emit8(e, 0x41), emit8(e, 0xff), emit8(e, 0xe3); /* jmp r11 */
-	emit_here(e, leave);
-	push_pop(e, 0x58, H_RCX);
-	for (unsigned i = sizeof(callee_saved); i-- > 0;)
-		push_pop(e, 0x58, callee_saved[i]);
-	emit8(e, 0xc3);
 	return start;
 }
 

@@ -1,0 +1,47 @@
+/*
+ * bhyve - GRUB's side of grub-bhyve
+ * Copyright (C) 2026 The bhyve for Linux authors
+ *
+ * This program is free software: you can redistribute it and/or modify it under
+ * the terms of the GNU General Public License as published by the Free Software
+ * Foundation, either version 3 of the License, or (at your option) any later
+ * version. It comes WITHOUT ANY WARRANTY; see COPYING in this folder.
+ *
+ *
+ * What the parts of the module share.
+ */
+#ifndef BHYVE_GRUB_MODULE_H
+#define BHYVE_GRUB_MODULE_H
+
+#include "../proto.h"
+#include "grub_abi.h"
+
+#define MODULE_PATH_MAX 1024
+
+/* channel.c: raw system calls, as GRUB's kernel offers modules none of libc. */
+long channel_read(int fd, void *buf, size_t len);
+/* Bytes ready or the end: 1, nothing within ms: 0. */
+int channel_poll(int fd, int ms);
+/* The front is gone when it fails: then GRUB ends too. */
+void channel_send(uint32_t type, const void *data, size_t len);
+/* Waits for the answer; its text, if any, becomes GRUB's error. */
+grub_err_t channel_reply(void);
+/* Waits to be ended by the front. */
+void channel_wait_end(void) __attribute__((noreturn));
+
+/* linux.c */
+void linux_register(void);
+/* keys.c: the terminal input "bhyve". */
+void keys_register(void);
+void keys_unregister(void);
+/* start.c: bhyve_start, and quiet stand-ins for what this GRUB cannot do. */
+void start_register(void);
+/* fsname.c: what is on a device, for messages. buf gets "" when nothing is known.
+ */
+void fsname_describe(const char *device, char *buf, size_t len);
+
+/* main.c: registers a command above GRUB's own of that name. */
+void module_command(const char *name, grub_command_func *func, const char *summary,
+    const char *description);
+
+#endif

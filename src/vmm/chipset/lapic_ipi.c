@@ -65,7 +65,9 @@ static void deliver(struct vcpu *v, unsigned mode, uint8_t vector, bool level)
 		vcpu_notify(v, EV_INIT);
 		break;
 	case MODE_SIPI:
-		atomic_store(&v->sipi_vector, vector);
+		/* Software sends two: the second must not change the first. */
+		if (!(atomic_load(&v->link->events) & EV_SIPI))
+			atomic_store(&v->sipi_vector, vector);
 		vcpu_notify(v, EV_SIPI);
 		break;
 	case MODE_EXTINT:

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpu/soft/jit/jit.h"
 #include "cpu/soft/mmu.h"
 #include "cpu/soft/run.h"
 #include "cpu/soft/smp.h"
@@ -135,13 +136,14 @@ static void memory_changed(void *arg, uint64_t gpa, uint64_t len)
 	smp_code_written(arg, NULL, gpa, len);
 }
 
-static int check_tier(const struct config *cfg)
+static int check_tier(const struct config *cfg, bool *jit)
 {
 	const char *tier = cfg ? config_get(cfg, "cpu.tier") : NULL;
 
-	if (!tier || !strcmp(tier, "interp"))
+	*jit = tier && !strcmp(tier, "jit");
+	if (!tier || *jit || !strcmp(tier, "interp"))
 		return 0;
-	log_error("cpu.tier: '%s' is not a tier of this build; use interp", tier);
+	log_error("cpu.tier: '%s' is neither interp nor jit", tier);
 	return -EINVAL;
 }
 
@@ -150,13 +152,14 @@ static void soft_destroy(struct engine *eng);
 static int soft_create(struct engine **out, const struct engine_config *cfg)
 {
 	struct soft_engine *e;
+	bool jit;
 	int rc;
 
 	if (cfg->ncpu == 0 || cfg->ncpu > ARRAY_SIZE(e->cpu)) {
 		log_error("cpus: %u is not within 1..%zu", cfg->ncpu, ARRAY_SIZE(e->cpu));
 		return -EINVAL;
 	}
-	rc = check_tier(cfg->cfg);
+	rc = check_tier(cfg->cfg, &jit);
 	if (rc)
 		return rc;
 	e = calloc(1, sizeof(*e));
@@ -164,6 +167,7 @@ static int soft_create(struct engine **out, const struct engine_config *cfg)
 		return -ENOMEM;
 	e->cfg = *cfg;
 	e->ncpu = cfg->ncpu;
+	e->jit = jit;
 	e->host = (struct engine_host){
 		.arg = e, .io_read = host_io_read, .io_write = host_io_write,
 		.mmio_read = host_mmio_read, .mmio_write = host_mmio_write,
@@ -188,6 +192,7 @@ static int soft_create(struct engine **out, const struct engine_config *cfg)
 static void vcpu_free(struct soft_cpu *cpu)
 {
 	block_destroy(cpu);
+	jit_destroy(cpu);
 	mmu_destroy(cpu);
 	native_destroy(cpu);
 	free(cpu);
@@ -397,6 +402,8 @@ static int soft_vcpu_create(struct engine *eng, unsigned id, struct engine_vcpu 
 		rc = block_create(cpu);
 	if (!rc)
 		rc = native_create(cpu);
+	if (!rc && e->jit)
+		rc = jit_create(cpu);
 	if (rc) {
 		log_error("vCPU %u: cannot set up: %s", id, strerror(-rc));
 		vcpu_free(cpu);
@@ -438,18 +445,20 @@ static void soft_stats(struct engine_vcpu *v, engine_stat_fn *fn, void *arg)
 	fn(arg, "MMIO accesses", s->mmio);
 	fn(arg, "HLT", s->hlt);
 	fn(arg, "exclusive sections", s->exclusive);
+	if (soft(v)->jit)
+		jit_stats(soft(v), fn, arg);
 }
 
 /* The interpreter needs nothing of its thread. */
 static int soft_thread_start(struct engine_vcpu *v)
 {
-	(void)v;
-	return 0;
+	return soft(v)->jit ? jit_thread_start(soft(v)) : 0;
 }
 
 static void soft_thread_stop(struct engine_vcpu *v)
 {
-	(void)v;
+	if (soft(v)->jit)
+		jit_thread_stop(soft(v));
 }
 
 const struct engine_ops engine_soft = {

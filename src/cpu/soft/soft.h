@@ -304,6 +304,7 @@ struct soft_engine {
 	struct engine_host host; /* cfg.host's, with the vCPU outside during each call */
 	struct soft_cpu *cpu[64];
 	unsigned ncpu;
+	bool jit;	/* vCPUs translate */
 	struct codemem *codemem;
 	struct exclusive *exclusive;
 };

@@ -57,21 +57,16 @@ static uint8_t *reserve_near(uintptr_t at, size_t size)
 	return NULL;
 }
 
+/* Shared anonymous memory, mapped a second time by mremap(2) with an old size of 0. */
 static int map_code(struct jit *j)
 {
-	int fd = memfd_create("bhyve-jit", MFD_CLOEXEC);
-
-	if (fd < 0)
-		return -errno;
-	if (ftruncate(fd, CODE_SIZE) < 0 ||
-	    mmap(j->code_rx, CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd,
-	    0) == MAP_FAILED) {
-		close(fd);
+	if (mmap(j->code_rx, CODE_SIZE, PROT_READ | PROT_WRITE,
+	    MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) == MAP_FAILED)
 		return -ENOMEM;
-	}
-	j->code_rw = mmap(NULL, CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	close(fd);
-	return j->code_rw == MAP_FAILED ? -ENOMEM : 0;
+	j->code_rw = mremap(j->code_rx, 0, CODE_SIZE, MREMAP_MAYMOVE);
+	if (j->code_rw == MAP_FAILED)
+		return -ENOMEM;
+	return mprotect(j->code_rx, CODE_SIZE, PROT_READ | PROT_EXEC) < 0 ? -errno : 0;
 }
 
 static int map_arrays(struct jit *j)

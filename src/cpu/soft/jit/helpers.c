@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "cpu/soft/jit/priv.h"
 #include "lib/config.h"
@@ -93,6 +94,10 @@ static struct trans *trans_get(struct jit *j, struct block *b)
 	start = now_ns();
 	t = translate(j, b, cpu->rip, j->keyid);
 	j->stats.time_ns += now_ns() - start;
+	if (j->perfmap)
+		fprintf(j->perfmap, "%lx %x guest_%lx\n",
+		    (unsigned long)(uintptr_t)(j->code_rx + t->code), t->code_end - t->code,
+		    (unsigned long)t->rip);
 	return t;
 }
 
@@ -256,30 +261,58 @@ const uint8_t *jit_h_slow(struct jit *j, uint32_t site, uint64_t addr)
 	return interpret(j, s);
 }
 
-bool jit_run(struct soft_cpu *cpu, struct block *b)
+static void run_block(struct soft_cpu *cpu, struct block *b)
 {
 	struct jit *j = cpu->jit;
-	struct trans *t;
+	struct trans *t = use_key(j) ? trans_get(j, b) : NULL;
 
-	if (!use_key(j))
-		return false;
-	t = trans_get(j, b);
-	if (!t)
-		return false;
+	if (!t) {
+		interp_block(cpu, b);
+		return;
+	}
 	validate(j, t);
 	((void (*)(const uint8_t *))(uintptr_t)j->stub_enter)(t->entry);
-	return true;
+}
+
+/* For perf(1): the file it looks for, one for all vCPUs of the process. */
+static void perfmap_open(struct jit *j)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/tmp/perf-%d.map", (int)getpid());
+	j->perfmap = fopen(path, "a");
+	if (!j->perfmap)
+		return;
+	setvbuf(j->perfmap, NULL, _IOLBF, 0);
+	fprintf(j->perfmap, "%lx %lx jit_stubs\n", (unsigned long)(uintptr_t)j->code_rx,
+	    (unsigned long)(j->hot_start - j->code_rw));
+	fprintf(j->perfmap, "%lx %lx jit_cold\n",
+	    (unsigned long)(uintptr_t)(j->code_rx + JIT_HOT_SIZE),
+	    (unsigned long)JIT_COLD_SIZE);
 }
 
 int jit_create(struct soft_cpu *cpu)
 {
+	const struct config *cfg = cpu->engine->cfg.cfg;
+	uint64_t threshold = 2;
+	bool perfmap = false;
 	int rc = cache_create(cpu);
 	struct jit *j = cpu->jit;
 
 	if (rc)
 		return rc;
-	j->threshold = 2;
+	if (cfg && (config_get_bool(cfg, "cpu.perfmap", false, &perfmap) < 0 ||
+	    config_get_num(cfg, "cpu.threshold", 2, 1, 1000000, &threshold) < 0)) {
+		cache_destroy(j);
+		cpu->jit = NULL;
+		return -EINVAL;
+	}
+	j->threshold = threshold;
 	stubs_make(j);
+	if (perfmap)
+		perfmap_open(j);
+	cpu->run_block = run_block;
+	cpu->block_dropped = jit_block_dead;
 	j->nsites = SITE_FAULT + 1;
 	return 0;
 }
@@ -289,6 +322,8 @@ void jit_destroy(struct soft_cpu *cpu)
 	if (!cpu->jit)
 		return;
 	cache_flush(cpu->jit);
+	if (cpu->jit->perfmap)
+		fclose(cpu->jit->perfmap);
 	cache_destroy(cpu->jit);
 	cpu->jit = NULL;
 }

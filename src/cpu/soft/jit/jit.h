@@ -44,19 +44,15 @@
 
 #include "cpu/soft/soft.h"
 
-/* 0; -ENOMEM, -ENOTSUP (no room near cpu, host lacks a feature): interpreter only. */
+/*
+ * 0, -ENOMEM, -EINVAL (configuration). From then on cpu->run_block enters translated
+ * code, which runs until the run loop has to look up or a fault leaves by cpu_raise().
+ */
 int jit_create(struct soft_cpu *cpu);
 void jit_destroy(struct soft_cpu *cpu);
-/* The calling thread will run / has run this vCPU. 0 or -errno. */
+/* The calling thread will run / has run this vCPU: handlers of host faults. */
 int jit_thread_start(struct soft_cpu *cpu);
 void jit_thread_stop(struct soft_cpu *cpu);
-
-/*
- * Runs from cpu->rip, where b = block_get() starts, until the run loop has to look:
- * events, a mode the translator does not do, halt, shadow. Leaves by cpu_raise()
- * as the interpreter does. false: nothing was executed, interpret b.
- */
-bool jit_run(struct soft_cpu *cpu, struct block *b);
 
 /* b is about to be freed or must not be entered again. */
 void jit_block_dead(struct soft_cpu *cpu, struct block *b);

@@ -6,6 +6,8 @@
  */
 #pragma once
 
+#include <stdio.h>
+
 #include "cpu/soft/jit/emit.h"
 #include "cpu/soft/jit/jit.h"
 #include "cpu/soft/mmu.h"
@@ -159,6 +161,7 @@ struct jit {
 	struct list filled[2];	/* slots with limit != 0: 0 not global, 1 global */
 	struct list toks[2];	/* valid tokens, likewise */
 	void *alt_stack;
+	FILE *perfmap;
 
 	unsigned threshold;
 	struct jit_stats stats;

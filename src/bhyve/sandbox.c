@@ -43,7 +43,7 @@ static const char *const allowed[] = {
 	"clock_gettime", "clock_getres", "clock_nanosleep", "nanosleep", "gettimeofday",
 	"time", "timerfd_create", "timerfd_settime", "timerfd_gettime",
 	/* event loop */
-	"epoll_wait", "epoll_pwait", "epoll_pwait2", "epoll_ctl", "poll", "ppoll",
+	"epoll_create1", "epoll_wait", "epoll_pwait", "epoll_pwait2", "epoll_ctl", "poll", "ppoll",
 	"eventfd2", "signalfd4", "pipe2",
 	/* descriptors already open: consoles, images, control socket */
 	"read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "pwritev",

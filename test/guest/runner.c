@@ -441,7 +441,9 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	if (o.tier && config_set(cfg, "cpu.tier", o.tier))
+	/* A threshold of 1: translate at the first run. */
+	if (o.tier && (config_set(cfg, "cpu.tier", o.tier) ||
+	    config_set(cfg, "cpu.threshold", "1")))
 		return 2;
 	if (start(&r, &o, cfg, &host))
 		return 2;

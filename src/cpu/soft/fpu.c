@@ -56,18 +56,27 @@ uint64_t fpu_xinuse(struct soft_cpu *cpu)
 	return inuse;
 }
 
+void fpu_set_top(struct fpu_image *f, unsigned top)
+{
+	unsigned by = (top - fpu_top(f)) & 7;
+	uint8_t st[8][16];
+
+	if (by == 0)
+		return;
+	memcpy(st, f->st, sizeof(st));
+	for (unsigned i = 0; i < 8; i++)
+		memcpy(f->st[i], st[(i + by) & 7], sizeof(st[0]));
+	f->fsw = (f->fsw & ~(7u << FSW_TOP_SHIFT)) | top << FSW_TOP_SHIFT;
+}
+
 static void fpu_init(struct fpu_image *f)
 {
+	fpu_set_top(f, 0);
 	f->fcw = FPU_FCW_INIT;
 	f->fsw = 0;
 	f->ftw = 0;
 	f->fop = 0;
 	f->fip = f->fdp = 0;
-}
-
-static unsigned fpu_top(const struct fpu_image *f)
-{
-	return f->fsw >> FSW_TOP_SHIFT & 7;
 }
 
 /* Two bits a physical register: valid, zero, special, empty. */
@@ -182,6 +191,7 @@ static void env_read(const struct soft_cpu *cpu, struct fpu_image *f, bool wide,
 	bool prot = cpu->protected_mode;
 	uint16_t tags;
 
+	fpu_set_top(f, get16(p + (wide ? 4 : 2)) >> FSW_TOP_SHIFT & 7);
 	if (!wide) {
 		f->fcw = get16(p);
 		f->fsw = get16(p + 2);
@@ -332,6 +342,7 @@ static void do_emms(struct soft_cpu *cpu, const struct insn *in)
 {
 	(void)in;
 	fpu_check_mmx(cpu);
+	fpu_set_top(fpu_ready(cpu), 0);
 	fpu_ready(cpu)->ftw = 0;
 }
 

@@ -83,6 +83,14 @@ static inline void fpu_update_es(struct fpu_image *f)
 		f->fsw |= FSW_ES | FSW_B;
 }
 
+static inline unsigned fpu_top(const struct fpu_image *f)
+{
+	return f->fsw >> FSW_TOP_SHIFT & 7;
+}
+
+/* A new TOP names the same physical registers differently: ST(0) is stored first. */
+void fpu_set_top(struct fpu_image *f, unsigned top);
+
 /*
  * #NM, #UD and #MF before anything else happens. x87 exceptions with CR0.NE = 0
  * would freeze the CPU until IRQ 13 is handled; we behave as if IGNNE# were

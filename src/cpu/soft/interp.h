@@ -92,7 +92,7 @@ ALWAYS_INLINE uint64_t ea(struct soft_cpu *cpu, const struct insn *in, unsigned 
 		lin += cpu->gpr[in->base];
 	if (in->index != REG_NONE)
 		lin += cpu->gpr[in->index] * in->scale;
-	if (unlikely(!is_canonical(lin)))
+	if (unlikely(!is_canonical(lin) || !is_canonical(lin + size - 1)))
 		return insn_linear(cpu, in, size, write);
 	return lin;
 }
@@ -145,7 +145,8 @@ ALWAYS_INLINE void sp_set(struct soft_cpu *cpu, uint64_t sp)
 ALWAYS_INLINE uint64_t stack_linear(struct soft_cpu *cpu, uint64_t sp, unsigned size,
     bool write)
 {
-	if (likely(cpu->mode == MODE_64 && is_canonical(sp) && !(cpu->rflags & RF_AC)))
+	if (likely(cpu->mode == MODE_64 && is_canonical(sp) &&
+	    is_canonical(sp + size - 1) && !(cpu->rflags & RF_AC)))
 		return sp;
 	return seg_linear(cpu, SEG_SS, sp, cpu->stack_size, size, write);
 }

@@ -11,7 +11,7 @@ static void need_vex(struct soft_cpu *cpu)
 }
 
 /* d = OP(a, b), flags included, by the host's instruction. AT&T order: b, a, d. */
-#define THREE(name, ins, first, second)                                              \
+#define THREE(name, ins)                                                             \
 	static void name(struct soft_cpu *cpu, const struct insn *in)                \
 	{                                                                            \
 		unsigned size = in->op[0].size;                                      \
@@ -19,8 +19,8 @@ static void need_vex(struct soft_cpu *cpu)
 		uint32_t f = flags_pack(cpu->rflags);                                \
                                                                                      \
 		need_vex(cpu);                                                       \
-		a = opnd_get(cpu, in, first, size);                                  \
-		b = opnd_get(cpu, in, second, size);                                 \
+		a = opnd_get(cpu, in, 1, size);                                      \
+		b = opnd_get(cpu, in, 2, size);                                      \
 		if (size == 8)                                                       \
 			__asm__(FLAGS_IN ins "q %[b], %[a], %[d]" FLAGS_OUT          \
 				: [d] "=&r"(d), "+&a"(f)                             \
@@ -33,15 +33,14 @@ static void need_vex(struct soft_cpu *cpu)
 		set_flags(cpu, f);                                                   \
 	}
 
-/* ANDN, PDEP, PEXT: op1, op2; the shifts and BEXTR, BZHI have the count last. */
-THREE(andn, "andn", 1, 2)
-THREE(pdep, "pdep", 1, 2)
-THREE(pext, "pext", 1, 2)
-THREE(bextr, "bextr", 2, 1)
-THREE(bzhi, "bzhi", 2, 1)
-THREE(sarx, "sarx", 2, 1)
-THREE(shlx, "shlx", 2, 1)
-THREE(shrx, "shrx", 2, 1)
+THREE(andn, "andn")
+THREE(pdep, "pdep")
+THREE(pext, "pext")
+THREE(bextr, "bextr")
+THREE(bzhi, "bzhi")
+THREE(sarx, "sarx")
+THREE(shlx, "shlx")
+THREE(shrx, "shrx")
 
 #define TWO(name, ins)                                                               \
 	static void name(struct soft_cpu *cpu, const struct insn *in)                \

@@ -117,7 +117,7 @@ static void *operand(struct soft_cpu *cpu, const struct native_stub *s, uint64_t
 	bool write = s->attr & STUB_STORE;
 	void *p;
 
-	if (!write || !keep) {
+	if (!(write && keep) && !(s->attr & STUB_BOUNCE)) {
 		p = direct(cpu, lin, s->mem_size, write);
 		if (p != NULL)
 			return p;
@@ -256,6 +256,10 @@ static bool may_underflow(const struct insn *in)
 	case ZYDIS_MNEMONIC_CMPPD: case ZYDIS_MNEMONIC_VCMPPD:
 	case ZYDIS_MNEMONIC_CMPSS: case ZYDIS_MNEMONIC_VCMPSS:
 	case ZYDIS_MNEMONIC_CMPSD: case ZYDIS_MNEMONIC_VCMPSD:
+	case ZYDIS_MNEMONIC_ROUNDPS: case ZYDIS_MNEMONIC_VROUNDPS:
+	case ZYDIS_MNEMONIC_ROUNDPD: case ZYDIS_MNEMONIC_VROUNDPD:
+	case ZYDIS_MNEMONIC_ROUNDSS: case ZYDIS_MNEMONIC_VROUNDSS:
+	case ZYDIS_MNEMONIC_ROUNDSD: case ZYDIS_MNEMONIC_VROUNDSD:
 	case ZYDIS_MNEMONIC_VCVTPH2PS:
 		return false;
 	default:
@@ -320,20 +324,27 @@ static void x87_restore(const struct fpu_image *left)
 		__asm__ volatile("emms");
 }
 
+/* Runs the stub from one legacy image to fx_out and leaves the host's units clean. */
+static void exchange(struct native *n, const struct native_stub *s, void *mem,
+    struct fpu_image *from, struct native_io *io)
+{
+	s->code(mem, from, io, &n->fx_out);
+	x87_restore(&n->fx_out);
+	mxcsr_restore(s->attr & STUB_MXCSR ? io->mxcsr_in : from->mxcsr);
+}
+
 /*
  * An x87 store with an unmasked exception may not have stored. Found out by
  * running it again over a different filling.
  */
-static bool x87_stored(struct soft_cpu *cpu, const struct native_stub *s,
-    const struct fpu_image *from, struct native_io *io)
+static bool x87_stored(struct native *n, const struct native_stub *s,
+    struct fpu_image *from, struct native_io *io)
 {
-	struct native *n = cpu->native;
 	uint8_t first[NATIVE_BOUNCE];
 
 	memcpy(first, n->bounce, s->mem_size);
 	memset(n->bounce, ~first[0], s->mem_size);
-	s->code(n->bounce, (void *)(uintptr_t)from, io, &n->fx_out);
-	x87_restore(&n->fx_out);
+	exchange(n, s, n->bounce, from, io);
 	return memcmp(first, n->bounce, s->mem_size) == 0;
 }
 
@@ -364,11 +375,9 @@ static void run_legacy(struct soft_cpu *cpu, const struct insn *in,
 	}
 	io_in(cpu, s, &io);
 	io.mxcsr_in = mxcsr_host(f->mxcsr);
-	s->code(p, from, &io, out);
-	x87_restore(out);
-	mxcsr_restore(s->attr & STUB_MXCSR ? io.mxcsr_in : f->mxcsr);
+	exchange(n, s, p, from, &io);
 	if (s->attr & STUB_STORE && fpu_pending(out) && !fpu_pending(from))
-		stored = x87_stored(cpu, s, from, &io);
+		stored = x87_stored(n, s, from, &io);
 	if (s->attr & STUB_MXCSR)
 		mxcsr_finish(cpu, f, io.mxcsr_out & FPU_FLAGS);
 	if (s->attr & STUB_STORE && stored)

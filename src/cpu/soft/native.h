@@ -29,6 +29,7 @@
 #define STUB_STR_INDEX 0x100u	/* PCMPxSTRI: result in RCX */
 #define STUB_POINTERS  0x200u	/* sets FIP, FDP and FOP */
 #define STUB_YMM       0x400u	/* leaves upper halves of host registers dirty */
+#define STUB_BOUNCE    0x800u	/* the host may want an alignment the guest need not have */
 #define STUB_IO (STUB_MXCSR | STUB_FLAGS_IN | STUB_FLAGS_OUT | STUB_GPR_IN |         \
     STUB_GPR_OUT | STUB_STR_LEN | STUB_STR_INDEX)
 

@@ -158,14 +158,14 @@ static void do_maskmovq(struct soft_cpu *cpu, const struct insn *in)
 
 	fpu_check_mmx(cpu);
 	f = fpu_ready(cpu);
-	/* MMn is physical register n, ST(j) is stored at j: rotate by TOP. */
-	for (unsigned i = 0; i < 8; i++)
-		memcpy(regs.xmm[i], f->st[(i - (f->fsw >> FSW_TOP_SHIFT)) & 7], 16);
+	/* MMn is physical register n: what ST(n) is when TOP is 0. */
+	regs.fsw = f->fsw;
+	memcpy(regs.st, f->st, sizeof(regs.st));
+	fpu_set_top(&regs, 0);
+	memcpy(regs.xmm, regs.st, sizeof(regs.st));
 	masked_store(cpu, in, m, &regs, cpu->gpr[GPR_RDI], regs.xmm[m->dest]);
 	/* As every MMX instruction: TOP becomes 0 and no register is empty. */
-	for (unsigned i = 0; i < 8; i++)
-		memcpy(f->st[i], regs.xmm[i], 16);
-	f->fsw &= ~(7u << FSW_TOP_SHIFT);
+	fpu_set_top(f, 0);
 	f->ftw = 0xff;
 }
 

@@ -260,6 +260,7 @@ static bool moves_only(const ZydisDecodedInstruction *zi)
 	case ZYDIS_MNEMONIC_VPERM2F128:
 	case ZYDIS_MNEMONIC_VPERMPS: case ZYDIS_MNEMONIC_VPERMPD:
 	case ZYDIS_MNEMONIC_VTESTPS: case ZYDIS_MNEMONIC_VTESTPD:
+	case ZYDIS_MNEMONIC_LDDQU:
 		return true;
 	default:
 		return false;
@@ -270,6 +271,16 @@ static bool uses_mxcsr(const struct native_decoded *d)
 {
 	if (d->insn.meta.category == ZYDIS_CATEGORY_CONVERT)
 		return true;
+	switch (d->insn.mnemonic) {
+	/* Zydis calls their elements integers. */
+	case ZYDIS_MNEMONIC_ROUNDPS: case ZYDIS_MNEMONIC_VROUNDPS:
+	case ZYDIS_MNEMONIC_ROUNDPD: case ZYDIS_MNEMONIC_VROUNDPD:
+	case ZYDIS_MNEMONIC_ROUNDSS: case ZYDIS_MNEMONIC_VROUNDSS:
+	case ZYDIS_MNEMONIC_ROUNDSD: case ZYDIS_MNEMONIC_VROUNDSD:
+		return true;
+	default:
+		break;
+	}
 	if (moves_only(&d->insn))
 		return false;
 	for (unsigned i = 0; i < d->insn.operand_count; i++) {
@@ -298,6 +309,14 @@ static uint8_t alignment(const struct native_decoded *d)
 	case ZYDIS_MNEMONIC_PCMPESTRM:
 	case ZYDIS_MNEMONIC_PCMPISTRI:
 	case ZYDIS_MNEMONIC_PCMPISTRM:
+	/* AMD's SHA has no alignment rule, Intel's does; the lenient one serves both. */
+	case ZYDIS_MNEMONIC_SHA1MSG1:
+	case ZYDIS_MNEMONIC_SHA1MSG2:
+	case ZYDIS_MNEMONIC_SHA1NEXTE:
+	case ZYDIS_MNEMONIC_SHA1RNDS4:
+	case ZYDIS_MNEMONIC_SHA256MSG1:
+	case ZYDIS_MNEMONIC_SHA256MSG2:
+	case ZYDIS_MNEMONIC_SHA256RNDS2:
 		return 1;
 	case ZYDIS_MNEMONIC_VMOVAPS:
 	case ZYDIS_MNEMONIC_VMOVAPD:
@@ -338,9 +357,21 @@ static uint8_t units(const struct native_decoded *d)
 	/* Enters MMX state even when its source is in memory (SDM vol. 2). */
 	if (d->insn.mnemonic == ZYDIS_MNEMONIC_CVTPI2PS)
 		unit |= UNIT_MMX;
+	/* A scalar in memory converted to a general register names no vector register. */
+	if (unit == 0 && d->insn.meta.category == ZYDIS_CATEGORY_CONVERT)
+		unit = UNIT_SSE;
 	if (d->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && unit)
 		unit = UNIT_AVX;
 	return unit;
+}
+
+/* By name, ADDSS or VFNMADD213SD: Zydis says of VEX scalars that they write all. */
+static bool is_scalar(const ZydisDecodedInstruction *zi)
+{
+	const char *name = ZydisMnemonicGetString(zi->mnemonic);
+	size_t n = strlen(name);
+
+	return n > 2 && name[n - 2] == 's' && (name[n - 1] == 's' || name[n - 1] == 'd');
 }
 
 /* What the stub must do, from the decoded operands; -1: no stub form. */
@@ -365,6 +396,8 @@ static int describe(struct native_stub *s, const struct native_decoded *d,
 		if (m->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
 			s->attr |= STUB_STORE;
 		s->align = alignment(d);
+		if (zi->meta.isa_set == ZYDIS_ISA_SET_SHA)
+			s->attr |= STUB_BOUNCE;
 	}
 	for (unsigned i = 0; i < zi->operand_count; i++) {
 		const ZydisDecodedOperand *o = &d->op[i];
@@ -418,7 +451,7 @@ static int describe(struct native_stub *s, const struct native_decoded *d,
 		    d->op[0].element_type == ZYDIS_ELEMENT_TYPE_FLOAT64)) {
 			s->dest = (uint8_t)ZydisRegisterGetId(d->op[0].reg.value);
 			s->elem_size = (uint8_t)(d->op[0].element_size / 8);
-			s->elem_count = (uint8_t)d->op[0].element_count;
+			s->elem_count = is_scalar(zi) ? 1 : (uint8_t)d->op[0].element_count;
 		}
 	}
 	return 0;

@@ -133,6 +133,10 @@ static void name_holder(const struct stat *image, char *buf, size_t len)
 
 		if (pid <= 0 || !holds(pid, image))
 			continue;
+		if (pid == getpid()) {
+			snprintf(buf, len, "another device of this VM");
+			break;
+		}
 		snprintf(path, sizeof(path), "/proc/%ld/comm", pid);
 		f = fopen(path, "re");
 		if (f != NULL) {
@@ -162,7 +166,7 @@ static int lock_image(struct disk *d, const struct stat *st)
 		return 0;
 	}
 	name_holder(st, holder, sizeof(holder));
-	log_error("%s: in use by %s; stop that VM first%s", d->path, holder,
+	log_error("%s: in use by %s; stop that first%s", d->path, holder,
 	    d->readonly ? "" : ", or open the image with ',ro' in both");
 	return -EBUSY;
 }

@@ -200,7 +200,8 @@ static int create_device(struct builder *w, unsigned f)
 	bus->fn[w->b][w->s * 8 + f] = dev;
 	error = dev->cls->create(dev, node);
 	if (error != 0) {
-		log_error("pci slot %u:%u:%u: cannot create %s", w->b, w->s, f, name);
+		if (error == -ENOMEM)
+			log_error("%s: out of memory", dev->name);
 		bus->fn[w->b][w->s * 8 + f] = NULL;
 		dev_free(dev);
 		return error;

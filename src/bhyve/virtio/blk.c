@@ -251,11 +251,16 @@ static bool take_status(struct blk_req *r)
 static void kick(struct virtio_dev *v, struct virtq *q)
 {
 	struct blk *blk = container_of(v, struct blk, virtio);
+	unsigned left = RING_SIZE;
 
 	disk_plug(blk->disk);
 	while (blk->free != NULL) {
 		struct blk_req *r = blk->free;
 
+		if (left-- == 0) {
+			virtio_kick_later(q);
+			break;
+		}
 		if (!vq_pop(q, &r->chain))
 			break;
 		if (!take_status(r)) {

@@ -39,6 +39,7 @@ struct virtq {
 	uint8_t *used;
 	uint16_t last_avail, used_idx, signalled_used;
 	bool signalled_valid;
+	bool posted;	     /* virtio_kick_later() is under way */
 	uint32_t generation; /* changes when the rings do: late answers are dropped */
 	unsigned inflight;
 };
@@ -101,6 +102,12 @@ bool virtio_pci_cfg_write(struct virtio_dev *v, unsigned off, unsigned size, uin
 /* The device changed its configuration space: tell the driver. */
 void virtio_config_changed(struct virtio_dev *v);
 void virtio_interrupt(struct virtio_dev *v, uint16_t vector, uint8_t isr);
+/*
+ * Calls kick() again from the event loop: for a device that has served a ring's
+ * worth of chains at one go, so that a guest which keeps filling the ring does not
+ * hold the machine lock for ever.
+ */
+void virtio_kick_later(struct virtq *q);
 /* The driver broke a rule of ring q: stop it, and say so as the spec does. */
 void virtio_broken(struct virtio_dev *v, struct virtq *q, const char *why);
 

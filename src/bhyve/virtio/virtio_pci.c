@@ -12,7 +12,9 @@
 
 #include "bhyve/virtio/virtio.h"
 #include "lib/config.h"
+#include "lib/event.h"
 #include "lib/log.h"
+#include "vmm/machine.h"
 
 #define BAR_LEGACY 0
 #define BAR_MSIX   1
@@ -126,6 +128,20 @@ static void kick(struct virtio_dev *v, unsigned index)
 	    (v->modern && (v->status & STATUS_DRIVER_OK) == 0))
 		return;
 	v->ops->kick(v, q);
+}
+
+static void kick_posted(void *arg)
+{
+	struct virtq *q = arg;
+
+	q->posted = false;
+	kick(q->dev, q->index);
+}
+
+void virtio_kick_later(struct virtq *q)
+{
+	if (!q->posted && event_post(q->dev->pci->m->loop, kick_posted, q) == 0)
+		q->posted = true;
 }
 
 static void kick_all(struct virtio_dev *v)

@@ -238,27 +238,23 @@ const uint8_t *jit_h_interp(struct jit *j, uint32_t site, uint64_t unused)
 	return interpret(j, &j->sites[site]);
 }
 
-/* An access the fast helper could not serve. */
+/*
+ * An access the fast helper could not serve: not in the software TLB, or nothing a
+ * slot can serve. The interpreter does it, with the exceptions in their right order,
+ * and leaves the TLB filled.
+ */
 const uint8_t *jit_h_slow(struct jit *j, uint32_t site, uint64_t addr)
 {
 	const struct site *s = &j->sites[site];
-	const struct slot *slot = &j->slots[site];
-	struct soft_cpu *cpu = j->cpu;
+	uint64_t flushes = j->stats.flushes;
+	const uint8_t *to;
 
 	j->stats.slot_slow++;
-	cpu->rip = site_rip(s);
-	if (is_canonical(addr) && (addr & 0xfff) + slot->size <= 4096) {
-		bool loaded = j->fpu_loaded;
-
-		jit_fpu_save(j);
-		mmu_fill(cpu, addr, slot->idx, slot->kind);
-		if (jit_slot_fill(j, site, addr)) {
-			if (loaded && s->t->uses_fp)
-				jit_fpu_load(j);
-			return j->code_rx + s->t->pc[s->insn];
-		}
-	}
-	return interpret(j, s);
+	j->cpu->rip = site_rip(s);
+	to = interpret(j, s);
+	if (j->stats.flushes == flushes && !s->t->dead)
+		jit_slot_fill(j, site, addr);
+	return to;
 }
 
 static void run_block(struct soft_cpu *cpu, struct block *b)

@@ -204,6 +204,20 @@ static bool note_memory(struct form *f, const ZydisDecodedOperand *o)
 	return true;
 }
 
+/* Whether it reads or changes MXCSR without naming a vector register. */
+static bool uses_mxcsr(const ZydisDecodedInstruction *zi)
+{
+	switch (zi->mnemonic) {
+	case ZYDIS_MNEMONIC_CVTSD2SI:
+	case ZYDIS_MNEMONIC_CVTSS2SI:
+	case ZYDIS_MNEMONIC_CVTTSD2SI:
+	case ZYDIS_MNEMONIC_CVTTSS2SI:
+		return true;
+	default:
+		return false;
+	}
+}
+
 static bool analyse(struct tr *c, struct form *f)
 {
 	ZydisDecoder d;
@@ -232,6 +246,11 @@ static bool analyse(struct tr *c, struct form *f)
 	    f->zi.meta.isa_ext != ZYDIS_ISA_EXT_BMI1 &&
 	    f->zi.meta.isa_ext != ZYDIS_ISA_EXT_BMI2)
 		f->fp = true;
+	if (uses_mxcsr(&f->zi)) {
+		f->fp = true;
+		if (!(c->key & KEY_SSE))
+			return false;
+	}
 	for (unsigned i = 0; i < f->zi.operand_count; i++) {
 		const ZydisDecodedOperand *o = &f->zo[i];
 

@@ -77,10 +77,9 @@ static grub_err_t cmd_linux(struct grub_command *cmd, int argc, char **argv)
 	size_t len = 0;
 
 	(void)cmd;
-	grub_loader_unset();
 	if (argc == 0)
 		return grub_error(GRUB_ERR_BAD_ARGUMENT,
-		    "linux FILE [ARGUMENT]...: which kernel?");
+		    "linux FILE [ARGUMENT]...: the file is missing");
 	for (int i = 0; i < argc; i++)
 		len += grub_strlen(argv[i]) + 1;
 	if (len > GRUB_MSG_MAX)
@@ -94,6 +93,7 @@ static grub_err_t cmd_linux(struct grub_command *cmd, int argc, char **argv)
 		for (size_t j = 0; j <= grub_strlen(argv[i]); j++)
 			line[len++] = argv[i][j];
 	}
+	grub_loader_unset();
 	channel_send(GRUB_MSG_KERNEL, line, len);
 	grub_free(line);
 
@@ -112,7 +112,7 @@ static grub_err_t cmd_initrd(struct grub_command *cmd, int argc, char **argv)
 	(void)cmd;
 	if (argc == 0)
 		return grub_error(
-		    GRUB_ERR_BAD_ARGUMENT, "initrd FILE...: which file?");
+		    GRUB_ERR_BAD_ARGUMENT, "initrd FILE...: the file is missing");
 	for (int i = 0; i < argc; i++) {
 		if (grub_strncmp(argv[i], "newc:", 5) == 0)
 			return grub_error(GRUB_ERR_BAD_ARGUMENT,

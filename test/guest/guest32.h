@@ -44,7 +44,7 @@ extern volatile struct caught {
 	u32 error, eip, cs, eflags, esp, ss, cr2, count, eax;
 } caught;
 extern volatile struct resume {
-	u32 eip, esp;
+	u32 eip, esp, ebx, esi, edi, ebp; /* the event may come in another task */
 } resume;
 
 extern u64 gdt[32];
@@ -66,7 +66,9 @@ void run_frame(const u32 *frame, u32 words);
 
 #define CHECK(cond) check(cond, __FILE__, __LINE__, #cond)
 #define CAUGHT(v, e) (caught.vector == (v) && caught.error == (u32)(e))
-#define TRY_BEGIN "movl $77f, resume\n\tmovl %%esp, resume+4\n\t"
+#define TRY_BEGIN                                                                    \
+	"movl $77f, resume\n\tmovl %%esp, resume+4\n\tmovl %%ebx, resume+8\n\t"       \
+	"movl %%esi, resume+12\n\tmovl %%edi, resume+16\n\tmovl %%ebp, resume+20\n\t"
 #define TRY_END	  "\n77:\tmovl $0, resume\n\t"
 #define TRY(text, ...)                                                               \
 	do {                                                                         \

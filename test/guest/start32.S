@@ -53,8 +53,12 @@ trap_entry:
 	mov %eax, %es
 	mov %esp, %eax
 	push %eax
-	call trap			/* returns the stack to go on with */
+	call trap
 	mov resume_esp, %esp
+	mov resume+8, %ebx
+	mov resume+12, %esi
+	mov resume+16, %edi
+	mov resume+20, %ebp
 	jmp *resume_eip
 
 	.globl run_frame

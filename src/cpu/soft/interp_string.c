@@ -34,7 +34,10 @@ static void advance(struct soft_cpu *cpu, const struct insn *in, const struct st
 	gpr_set(cpu, reg, in->addrsize, s->down ? v - bytes : v + bytes);
 }
 
-/* n elements are done. True: go on with the next piece. */
+/*
+ * n elements are done. True: go on with the next piece - also when the string has
+ * overwritten its own instruction, which hardware finishes first.
+ */
 static bool done(struct soft_cpu *cpu, const struct insn *in, struct string *s, uint64_t n)
 {
 	s->count -= n;
@@ -45,7 +48,7 @@ static bool done(struct soft_cpu *cpu, const struct insn *in, struct string *s, 
 		return false;
 	if (likely(!(cpu->rflags & RF_TF) &&
 		!atomic_load_explicit(&cpu->link.events, memory_order_relaxed) &&
-		!cpu->stop_block && !cpu->pending_db))
+		!cpu->pending_db))
 		return true;
 	cpu->next_rip = cpu->rip;
 	cpu->stop_block = true;

@@ -42,14 +42,36 @@ struct vm {
 	int killed_by; /* the signal that ended the VM, 0: none */
 };
 
-static const char *loader_hint(void)
-{
-	return "load it with \"grub-bhyve -m device.map -r cd0 -M MEMORY NAME\" first";
-}
+enum cure { LOAD, LOAD_AGAIN, STOP, REMOVE, SAME_SIZE, RIGHTS };
 
-static int cannot_boot(const struct vm *vm, const char *why, const char *cure)
+/* The sentence scripts look for, then why, then what to type. */
+static int cannot_boot(const struct vm *vm, const char *why, enum cure cure)
 {
-	log_error("%s: virtual machine cannot be booted: %s; %s", vm->name, why, cure);
+	const char *name = vm->name, *size = config_get(vm->cfg, "memory.size");
+	char text[768] = "use the same size for both";
+
+	switch (cure) {
+	case LOAD:
+	case LOAD_AGAIN:
+		snprintf(text, sizeof(text),
+		    "load it%s, for example with \"grub-bhyve -m device.map -r cd0 -M %s %s\"",
+		    cure == LOAD_AGAIN ? " again" : "", size, name);
+		break;
+	case STOP:
+		snprintf(text, sizeof(text),
+		    "wait for it, or stop the VM with \"bhyvectl --destroy --vm=%s\"", name);
+		break;
+	case REMOVE:
+		snprintf(text, sizeof(text),
+		    "remove it with \"bhyvectl --destroy --vm=%s\" and load it again", name);
+		break;
+	case RIGHTS:
+		snprintf(text, sizeof(text), "bhyve needs the rights of the user who loaded it");
+		break;
+	case SAME_SIZE:
+		break;
+	}
+	log_error("%s: virtual machine cannot be booted: %s; %s", name, why, text);
 	return EXIT_ERROR;
 }
 
@@ -65,31 +87,27 @@ static int open_object(struct vm *vm)
 	case 0:
 		break;
 	case -ENOENT:
-		return cannot_boot(vm, "there is no VM of this name", loader_hint());
+		return cannot_boot(vm, "there is no VM of this name", LOAD);
 	case -EBUSY:
 		snprintf(text, sizeof(text), "process %ld uses it",
 		    (long)vmfile_holder(vm->name));
-		return cannot_boot(vm, text,
-		    "stop that VM with \"bhyvectl --destroy --vm=NAME\" or wait for it");
+		return cannot_boot(vm, text, STOP);
 	case -EINVAL:
-		return cannot_boot(vm, "its file is not a VM object or is damaged",
-		    "remove it with \"bhyvectl --destroy --vm=NAME\" and load it again");
+		return cannot_boot(vm, "its file is not a VM object or is damaged", REMOVE);
 	default:
-		return cannot_boot(vm, strerror(-error),
-		    "bhyve needs the rights of the user who loaded it");
+		return cannot_boot(vm, strerror(-error), RIGHTS);
 	}
 	vmfile_info(vm->vf, &info);
 	if (info.status == VMFILE_EMPTY)
-		return cannot_boot(vm, "nothing was loaded into it", loader_hint());
+		return cannot_boot(vm, "nothing was loaded into it", LOAD);
 	if (info.status != VMFILE_LOADED)
-		return cannot_boot(vm, "it has run since it was loaded",
-		    "load it again, or destroy it with \"bhyvectl --destroy --vm=NAME\"");
+		return cannot_boot(vm, "it has run since it was loaded", LOAD_AGAIN);
 	size_parse_memory(config_get(vm->cfg, "memory.size"), &memory);
 	if (memory != info.memory) {
 		snprintf(text, sizeof(text), "%s gave it %llu MB of memory, -m says %llu MB",
 		    info.loader, (unsigned long long)(info.memory / MiB),
 		    (unsigned long long)(memory / MiB));
-		return cannot_boot(vm, text, "use the same size for both");
+		return cannot_boot(vm, text, SAME_SIZE);
 	}
 	return OPTIONS_RUN;
 }

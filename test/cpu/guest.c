@@ -19,12 +19,14 @@
 #define PHYS_PD	  0x3000u
 #define PHYS_PT_C 0x4000u	/* code */
 #define PHYS_PT_D 0x5000u	/* data */
-#define PHYS_PT_K 0x6000u	/* kernel */
+#define PHYS_PT_K 0x6000u	/* kernel, with its own two levels above */
+#define PHYS_PDPT_K 0x7000u
+#define PHYS_PD_K 0x8000u
 #define PHYS_KERN 0x10000u	/* GDT, TSS, IDT, handlers, stack: 4 pages */
 #define PHYS_CODE 0x20000u
 #define PHYS_DATA 0x30000u
-#define KERN	  0x30000000u	/* its address */
-#define GDT	  (KERN + 0x000u)
+#define KERN	  UINT64_C(0xffff800000000000) /* its address */
+#define GDT	  KERN
 #define TSS	  (KERN + 0x800u)
 #define IDT	  (KERN + 0x1000u)
 #define HANDLERS  (KERN + 0x2000u)
@@ -122,7 +124,9 @@ static void build_tables(void)
 	phys64(PHYS_PDPT)[0] = PHYS_PD | dir;
 	phys64(PHYS_PD)[ORACLE_CODE >> 21] = PHYS_PT_C | dir;
 	phys64(PHYS_PD)[ORACLE_DATA >> 21] = PHYS_PT_D | dir;
-	phys64(PHYS_PD)[KERN >> 21] = PHYS_PT_K | dir;
+	phys64(PHYS_PML4)[KERN >> 39 & 511] = PHYS_PDPT_K | dir;
+	phys64(PHYS_PDPT_K)[0] = PHYS_PD_K | dir;
+	phys64(PHYS_PD_K)[0] = PHYS_PT_K | dir;
 	phys64(PHYS_PT_C)[0] = PHYS_CODE | PTE_P | PTE_U | PTE_A;
 	for (unsigned i = 0; i < DATA_PAGES; i++)
 		if (i != DATA_HOLE)
@@ -145,7 +149,8 @@ static void build_kernel(void)
 	gdt[SEL_UDATA / 8] = 0x00cff3000000ffff;
 	gdt[SEL_UCODE / 8] = 0x00affb000000ffff;
 	gdt[SEL_TSS / 8] = 0x0000890000000067 | (uint64_t)(TSS & 0xffffff) << 16 |
-	    (uint64_t)(TSS >> 24) << 56;
+	    (TSS >> 24 & 0xff) << 56;
+	gdt[SEL_TSS / 8 + 1] = TSS >> 32;
 	memcpy((uint8_t *)tss + 4, &rsp0, 8);
 	((uint8_t *)tss)[0x66] = 0x68;	/* no I/O permission bitmap within the limit */
 	for (unsigned v = 0; v < 32; v++) {

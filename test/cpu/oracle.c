@@ -53,10 +53,20 @@ static bool same_fpu(const struct fpu_image *a, const struct fpu_image *b)
 	    memcmp(a->ymmh, b->ymmh, sizeof(a->ymmh)) == 0;
 }
 
-/* MXCSR.PE after an unmasked overflow or underflow: see native.c. */
-static bool pe_unknown(const struct outcome *h)
+/* MXCSR flags after #XM that the engine cannot know: see native.c. */
+static uint32_t flags_unknown(const struct test *t, const struct outcome *h)
 {
-	return h->vector == EXC_XM && h->out.fpu.mxcsr & 0x18;
+	uint32_t unknown = 0;
+
+	if (h->vector != EXC_XM)
+		return 0;
+	if (t->in_steps)
+		unknown |= FPU_FLAGS;
+	if (h->out.fpu.mxcsr & 0x18)
+		unknown |= 0x20;
+	if (!(h->out.fpu.mxcsr & 0x800))
+		unknown |= 0x10;
+	return unknown;
 }
 
 /*
@@ -79,14 +89,13 @@ static bool is_access_fault(unsigned vector)
 static bool same(const struct test *t, struct outcome *h, struct outcome *e)
 {
 	uint64_t mask = FLAGS_COMPARED & ~t->undefined;
+	uint32_t unknown = flags_unknown(t, h);
 
 	if (h->vector != EXC_BP)
 		mask &= ~t->undefined_fault;
 
-	if (pe_unknown(h)) {
-		h->out.fpu.mxcsr &= ~0x20u;
-		e->out.fpu.mxcsr &= ~0x20u;
-	}
+	h->out.fpu.mxcsr &= ~unknown;
+	e->out.fpu.mxcsr &= ~unknown;
 	if (t->several && h->out.rip == e->out.rip && is_access_fault(h->vector) &&
 	    is_access_fault(e->vector)) {
 		h->vector = e->vector;
@@ -212,6 +221,13 @@ static int run_one(uint64_t seed, unsigned count, bool print)
 	return 1;
 }
 
+/* A random address may hit what only the child has: its program, libraries, stack. */
+static bool hit_host(const struct outcome *e)
+{
+	return e->vector == EXC_PF && e->address >= UINT64_C(0x550000000000) &&
+	    e->address < LINUX_USER_END;
+}
+
 struct tally {
 	unsigned long run, faults, bad;
 	unsigned long by_mnemonic[ZYDIS_MNEMONIC_MAX_VALUE + 1];
@@ -240,6 +256,9 @@ static int run_batch(uint64_t seed, unsigned count, struct tally *tally, unsigne
 	for (unsigned i = 0; i < n; i++) {
 		struct outcome e;
 
+		/* AMD's MISALIGNSSE: LDMXCSR took a bit that the guest does not have. */
+		if (native_out[i].out.fpu.mxcsr & ~FPU_MXCSR_MASK)
+			return 0;
 		tally->run++;
 		tally->faults += native_out[i].vector != EXC_BP && native_out[i].vector != EXC_DB;
 		if (guest_run(&tests[i], &e) < 0) {
@@ -247,6 +266,8 @@ static int run_batch(uint64_t seed, unsigned count, struct tally *tally, unsigne
 			printf("  --seed %llu\n", (unsigned long long)tests[i].id);
 			return -1;
 		}
+		if (hit_host(&e))
+			return 0;
 		if (!same(&tests[i], &native_out[i], &e)) {
 			unsigned m = mnemonic_of(&tests[i]);
 

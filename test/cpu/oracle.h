@@ -52,6 +52,7 @@ struct test {
 	uint64_t undefined_fault; /* ... or when it ends early */
 	bool mmx;		/* an instruction uses MMX registers */
 	bool several;		/* one accesses memory more than once, in no fixed order */
+	bool in_steps;		/* one raises SIMD exceptions in steps */
 	bool ignore_dest;	/* undefined result: compare faults only */
 	struct regs in;
 };

@@ -78,13 +78,27 @@ static void decode_register(struct operand *o, ZydisRegister r)
 	}
 }
 
-static void decode_memory(struct insn *in, const ZydisDecodedOperandMem *m)
+/*
+ * SIB without a base (mod 0, base field 5) whatever REX.B says: Zydis 4.0 takes R13D
+ * for the base when the address size is 32.
+ */
+static bool sib_without_base(const ZydisDecodedInstruction *zi)
+{
+	return zi->raw.sib.offset != 0 && zi->raw.modrm.mod == 0 && zi->raw.sib.base == 5;
+}
+
+static void decode_memory(struct insn *in, const ZydisDecodedInstruction *zi,
+    const ZydisDecodedOperandMem *m)
 {
 	in->seg = seg_number(m->segment);
 	in->disp = m->disp.value;
 	in->scale = m->scale ? m->scale : 1;
 	in->index = gpr_number(m->index);
 	in->base = gpr_number(m->base);
+	if (sib_without_base(zi)) {
+		in->base = REG_NONE;
+		in->disp = zi->raw.disp.value;
+	}
 	if (m->base == ZYDIS_REGISTER_RIP || m->base == ZYDIS_REGISTER_EIP)
 		in->flags |= INSN_RIPREL;
 	else if (in->mode == MODE_64 && in->addrsize == 8 && in->seg != SEG_FS &&
@@ -95,7 +109,7 @@ static void decode_memory(struct insn *in, const ZydisDecodedOperandMem *m)
 }
 
 static void decode_operand(struct insn *in, struct operand *o,
-    const ZydisDecodedOperand *z, unsigned *imms)
+    const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *z, unsigned *imms)
 {
 	o->size = (z->size + 7) / 8;
 	switch (z->type) {
@@ -104,7 +118,7 @@ static void decode_operand(struct insn *in, struct operand *o,
 		break;
 	case ZYDIS_OPERAND_TYPE_MEMORY:
 		o->kind = OPND_MEM;
-		decode_memory(in, &z->mem);
+		decode_memory(in, zi, &z->mem);
 		break;
 	case ZYDIS_OPERAND_TYPE_POINTER:
 		o->kind = OPND_FAR;
@@ -130,7 +144,7 @@ static void decode_operands(struct insn *in, const ZydisDecodedInstruction *zi,
 		bool visible = i < zi->operand_count_visible;
 
 		if (visible && in->nopnd < ARRAY_SIZE(in->op))
-			decode_operand(in, &in->op[in->nopnd++], z, &imms);
+			decode_operand(in, &in->op[in->nopnd++], zi, z, &imms);
 		if (z->type != ZYDIS_OPERAND_TYPE_MEMORY ||
 		    z->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
 			continue;
@@ -207,6 +221,7 @@ static void fill(struct insn *in, const ZydisDecodedInstruction *zi,
 		in->flags |= INSN_REPNE;
 	in->stacksize = stack_operand(in, zi);
 	decode_operands(in, zi, zo);
+	fix_sib_without_base(in, zi);
 	if (f) {
 		in->flags_read = f->tested & RF_STATUS;
 		in->flags_written = (f->modified | f->set_0 | f->set_1 | f->undefined) &

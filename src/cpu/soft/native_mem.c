@@ -50,15 +50,14 @@ static void do_gather(struct soft_cpu *cpu, const struct insn *in)
 	if (m->dest == m->mask || m->dest == m->index || m->mask == m->index)
 		cpu_ud(cpu);
 	f = fpu_ready(cpu);
-	/* The mask's sign bits become whole elements first: a fault must find them so. */
-	for (unsigned i = 0; i < m->count; i++)
-		memset(vec_at(f, m->mask, i * m->elem), mask_set(f, m, i) ? 0xff : 0, m->elem);
 	for (unsigned i = 0; i < m->count; i++) {
 		uint64_t off, v;
 		int64_t idx = 0;
 
-		if (!mask_set(f, m, i))
+		if (!mask_set(f, m, i)) {
+			memset(vec_at(f, m->mask, i * m->elem), 0, m->elem);
 			continue;
+		}
 		if (m->idx_elem == 4) {
 			int32_t idx32;
 
@@ -222,6 +221,11 @@ static insn_fn *gather(struct native_mem *m, const struct native_decoded *d)
 	m->disp = mem->mem.disp.has_displacement ? mem->mem.disp.value : 0;
 	m->base = mem->mem.base == ZYDIS_REGISTER_NONE ? REG_NONE :
 	    (uint8_t)ZydisRegisterGetId(mem->mem.base);
+	/* Zydis 4.0 takes R13D for the base here when the address size is 32. */
+	if (d->insn.raw.modrm.mod == 0 && d->insn.raw.sib.base == 5) {
+		m->base = REG_NONE;
+		m->disp = d->insn.raw.disp.value;
+	}
 	return do_gather;
 }
 

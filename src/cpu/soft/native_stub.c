@@ -354,9 +354,6 @@ static uint8_t units(const struct native_decoded *d)
 		    ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_MMX)
 			unit |= UNIT_MMX;
 	}
-	/* Enters MMX state even when its source is in memory (SDM vol. 2). */
-	if (d->insn.mnemonic == ZYDIS_MNEMONIC_CVTPI2PS)
-		unit |= UNIT_MMX;
 	/* A scalar in memory converted to a general register names no vector register. */
 	if (unit == 0 && d->insn.meta.category == ZYDIS_CATEGORY_CONVERT)
 		unit = UNIT_SSE;

@@ -221,7 +221,6 @@ static void fill(struct insn *in, const ZydisDecodedInstruction *zi,
 		in->flags |= INSN_REPNE;
 	in->stacksize = stack_operand(in, zi);
 	decode_operands(in, zi, zo);
-	fix_sib_without_base(in, zi);
 	if (f) {
 		in->flags_read = f->tested & RF_STATUS;
 		in->flags_written = (f->modified | f->set_0 | f->set_1 | f->undefined) &

@@ -31,8 +31,15 @@ static void jmp_indirect(struct soft_cpu *cpu, const struct insn *in)
 
 static void call(struct soft_cpu *cpu, const struct insn *in, uint64_t target)
 {
+	uint64_t sp = sp_get(cpu) - in->opsize;
+	uint64_t lin = stack_linear(cpu, sp & size_mask(cpu->stack_size), in->opsize, true);
+
+	/* A bad stack is found before a bad target, and neither leaves a trace. */
+	if (unlikely(!mmu_rw_fast(cpu, lin, in->opsize)))
+		mmu_probe_write(cpu, lin, in->opsize);
 	target = branch_target(cpu, target, in->opsize);
-	push(cpu, in->opsize, cpu->next_rip);
+	mmu_st(cpu, lin, in->opsize, cpu->next_rip);
+	sp_set(cpu, sp);
 	cpu->next_rip = target;
 }
 

@@ -222,11 +222,7 @@ insn_fn *interp_mov_handler(const struct insn *in)
 	case ZYDIS_MNEMONIC_MOVSX:
 		return widen_handler(in, true);
 	case ZYDIS_MNEMONIC_MOVSXD:
-		/* Without REX.W it is a plain move of the operand size. */
-		if (in->op[0].size != 8)
-			return in->op[1].kind == OPND_MEM ?
-			    (in->op[0].size == 4 ? mov_rm_4 : mov_rm_2) :
-			    (in->op[0].size == 4 ? mov_rr_4 : mov_rr_2);
+		/* Without REX.W it is a plain move; the source has 32 bits all the same. */
 		return widen_handler(in, true);
 	case ZYDIS_MNEMONIC_LEA:
 		return in->flags & INSN_FLAT && in->op[0].size == 8 ? lea_flat : lea;

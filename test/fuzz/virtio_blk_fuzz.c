@@ -59,9 +59,38 @@ static void reset(struct fake *f)
 	memset(fake_ram(f, 0), 0, FUZZ_RAM);
 }
 
+static void offer(struct fake *f, bool modern, uint16_t head)
+{
+	uint64_t avail = RINGS + 0x800;
+	uint16_t i = *(uint16_t *)fake_ram(f, avail + 2);
+
+	put16(f, avail + 4 + 2 * (i % (modern ? QUEUE : 128)), head);
+	put16(f, avail + 2, (uint16_t)(i + 1));
+}
+
+static void request(struct fake *f, struct input *in, bool modern)
+{
+	static const uint8_t types[] = { 0, 1, 4, 8, 11, 13, 2, 255 };
+	uint8_t n = (uint8_t)take(in, 1), how = (uint8_t)take(in, 1);
+	uint32_t *h = fake_ram(f, 0x10000u + n * 16u);
+	uint32_t len = (how & 8 ? 1 : 512) * (uint32_t)take(in, 1);
+	bool write = (how & 16) != 0;
+	uint16_t i = (uint16_t)(n % 5 * 3);
+	struct vdesc d[3] = { { 0x10000u + n * 16u, 16, VD_NEXT, (uint16_t)(i + 1) },
+		{ 0x20000, len, (uint16_t)(VD_NEXT | (write ? VD_WRITE : 0)), (uint16_t)(i + 2) },
+		{ 0x11000u + n, 1, VD_WRITE, 0 } };
+
+	h[0] = types[how & 7];
+	h[2] = (uint32_t)take(in, 2);
+	/* A range to discard or zero. */
+	take_bytes(in, fake_ram(f, 0x20000), how & 32 ? 13 : 0);
+	memcpy(fake_ram(f, RINGS + i * 16u), d, sizeof(d));
+	offer(f, modern, i);
+}
+
 static void step(struct fake *f, struct input *in, bool modern)
 {
-	uint64_t desc = RINGS, avail = RINGS + (modern ? 0x800 : 0x800);
+	uint64_t desc = RINGS, avail = RINGS + 0x800;
 	uint8_t op = (uint8_t)take(in, 1);
 	uint64_t b = fake_bar(f, 3, 4);
 	uint16_t io = (uint16_t)fake_bar(f, 3, 0);
@@ -69,7 +98,7 @@ static void step(struct fake *f, struct input *in, bool modern)
 	uint8_t buf[64];
 	unsigned i;
 
-	switch (op % 10) {
+	switch (op % 11) {
 	case 0: /* a descriptor, in the table or an indirect one */
 		i = (unsigned)take(in, 1);
 		d.addr = fuzz_address(in);
@@ -79,9 +108,7 @@ static void step(struct fake *f, struct input *in, bool modern)
 		memcpy(fake_ram(f, desc + (i & 31) * 16 + (i & 32 ? 0x8000 : 0)), &d, 16);
 		break;
 	case 1: /* offer a chain */
-		i = *(uint16_t *)fake_ram(f, avail + 2);
-		put16(f, avail + 4 + 2 * (i % (modern ? QUEUE : 128)), (uint16_t)(take(in, 1) & 31));
-		put16(f, avail + 2, (uint16_t)(i + 1));
+		offer(f, modern, (uint16_t)(take(in, 1) & 31));
 		break;
 	case 2:
 		if (modern)
@@ -116,6 +143,9 @@ static void step(struct fake *f, struct input *in, bool modern)
 		break;
 	case 8:
 		event_loop_poll(f->m.loop, 0);
+		break;
+	case 10: /* a request as drivers build it; type, place and sizes from the input */
+		request(f, in, modern);
 		break;
 	case 9: /* the available index goes where it likes */
 		put16(f, avail + 2, (uint16_t)take(in, 2));

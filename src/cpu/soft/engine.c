@@ -249,6 +249,7 @@ static void state_load(struct soft_cpu *cpu, const struct vcpu_state *s)
 	cpu->pat = s->pat;
 	cpu->tsc_aux = s->tsc_aux;
 	cpu->tsc_offset = s->tsc_offset;
+	atomic_store(&cpu->link.tsc_offset, s->tsc_offset);
 	cpu->tsc_adjust = s->tsc_adjust;
 	cpu->misc_enable = s->misc_enable;
 	cpu->spec_ctrl = s->spec_ctrl;

@@ -54,6 +54,13 @@ uint64_t cpu_tsc(const struct soft_cpu *cpu)
 	return __builtin_ia32_rdtsc() + cpu->tsc_offset;
 }
 
+/* The machine's TSC-deadline timer follows the guest's TSC, too. */
+static void move_tsc(struct soft_cpu *cpu, uint64_t by)
+{
+	cpu->tsc_offset += by;
+	atomic_store(&cpu->link.tsc_offset, cpu->tsc_offset);
+}
+
 static uint64_t canonical_or_gp(struct soft_cpu *cpu, uint64_t v)
 {
 	if (!is_canonical(v))
@@ -306,7 +313,7 @@ static int write_architectural(struct soft_cpu *cpu, uint32_t msr, uint64_t v)
 	switch (msr) {
 	case MSR_TSC:
 		v -= cpu_tsc(cpu);
-		cpu->tsc_offset += v;
+		move_tsc(cpu, v);
 		cpu->tsc_adjust += v;
 		return 0;
 	case MSR_EFER:
@@ -367,7 +374,7 @@ static int write_other(struct soft_cpu *cpu, uint32_t msr, uint64_t v)
 	case MSR_TSC_ADJUST:
 		if (!p->has_tsc_adjust)
 			return -ENOENT;
-		cpu->tsc_offset += v - cpu->tsc_adjust;
+		move_tsc(cpu, v - cpu->tsc_adjust);
 		cpu->tsc_adjust = v;
 		return 0;
 	case MSR_SPEC_CTRL:

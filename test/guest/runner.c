@@ -458,6 +458,8 @@ int main(int argc, char **argv)
 		ok = ended && !atomic_load(&r.shutdown) && atomic_load(&r.status) == 1;
 	if (!ended)
 		printf("no verdict within %u s\n", o.seconds);
+	else if (!ok && !atomic_load(&r.shutdown))
+		printf("status %d\n", atomic_load(&r.status) - 1);
 	else if (!o.expect_shutdown && atomic_load(&r.shutdown))
 		printf("a vCPU shut down\n");
 	for (unsigned i = 0; i < r.ncpu; i++) {

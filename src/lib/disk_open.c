@@ -2,12 +2,11 @@
  * Opening an image: its options, what kind of file it is, its geometry, and the
  * lock that keeps two VMs off one disk.
  *
- * The lock is an OFD lock (fcntl(2)) on the whole file: it belongs to our open
- * file, ends with it whatever happens to the process, and is shared between
- * readers.
+ * The lock is an OFD lock (fcntl(2)) on the file: it belongs to our open file, ends
+ * with it whatever happens to the process, and is shared between readers. It does
+ * not tell who holds it; for that, a POSIX lock on a byte behind it does.
  */
 #include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -27,6 +26,7 @@
 
 #define SECTOR_MIN 512u
 #define SECTOR_MAX 65536u
+#define TAG_BYTE   (INT64_C(1) << 62) /* the lock ends before it */
 
 struct options {
 	bool nocache, sync, ro, nodelete;
@@ -86,86 +86,49 @@ static int get_options(const struct config *cfg, const char *node, const char *p
 	return 0;
 }
 
-/* Whether the process holds a lock through one of its open files of this image. */
-static bool holds(long pid, const struct stat *image)
+/* "process 123 (bhyve)", or what can be said when nobody left a tag. */
+static void name_holder(const struct disk *d, char *buf, size_t len)
 {
-	char path[64], line[256];
-	bool found = false;
-	struct dirent *e;
-	DIR *dir;
+	struct flock fl = { .l_type = F_WRLCK, .l_start = TAG_BYTE, .l_len = 1 };
+	char path[64], comm[32] = "";
+	FILE *f;
 
-	snprintf(path, sizeof(path), "/proc/%ld/fd", pid);
-	dir = opendir(path);
-	if (dir == NULL)
-		return false;
-	while (!found && (e = readdir(dir)) != NULL) {
-		struct stat st;
-		FILE *f;
-
-		if (fstatat(dirfd(dir), e->d_name, &st, 0) != 0 ||
-		    st.st_dev != image->st_dev || st.st_ino != image->st_ino)
-			continue;
-		snprintf(path, sizeof(path), "/proc/%ld/fdinfo/%.20s", pid, e->d_name);
-		f = fopen(path, "re");
-		if (f == NULL)
-			continue;
-		while (fgets(line, sizeof(line), f) != NULL)
-			found |= strncmp(line, "lock:", 5) == 0;
+	snprintf(buf, len, "another program, or another device of this VM");
+	if (d->readonly)
+		fl.l_type = F_RDLCK;
+	if (fcntl(d->fd, F_GETLK, &fl) != 0 || fl.l_type == F_UNLCK || fl.l_pid <= 0)
+		return;
+	snprintf(path, sizeof(path), "/proc/%ld/comm", (long)fl.l_pid);
+	f = fopen(path, "re");
+	if (f != NULL) {
+		if (fgets(comm, sizeof(comm), f) != NULL)
+			comm[strcspn(comm, "\n")] = '\0';
 		fclose(f);
 	}
-	closedir(dir);
-	return found;
+	snprintf(buf, len, "process %ld (%s)", (long)fl.l_pid, comm);
 }
 
-/* "process 123 (bhyve)", or what can be said when /proc does not tell. */
-static void name_holder(const struct stat *image, char *buf, size_t len)
-{
-	DIR *dir = opendir("/proc");
-	struct dirent *e;
-
-	snprintf(buf, len, "another process");
-	if (dir == NULL)
-		return;
-	while ((e = readdir(dir)) != NULL) {
-		char path[64], comm[32] = "";
-		long pid = strtol(e->d_name, NULL, 10);
-		FILE *f;
-
-		if (pid <= 0 || !holds(pid, image))
-			continue;
-		if (pid == getpid()) {
-			snprintf(buf, len, "another device of this VM");
-			break;
-		}
-		snprintf(path, sizeof(path), "/proc/%ld/comm", pid);
-		f = fopen(path, "re");
-		if (f != NULL) {
-			if (fgets(comm, sizeof(comm), f) != NULL)
-				comm[strcspn(comm, "\n")] = '\0';
-			fclose(f);
-		}
-		snprintf(buf, len, "process %ld (%s)", pid, comm);
-		break;
-	}
-	closedir(dir);
-}
-
-static int lock_image(struct disk *d, const struct stat *st)
+static int lock_image(struct disk *d)
 {
 	struct flock fl = {
 		.l_type = d->readonly ? F_RDLCK : F_WRLCK,
 		.l_whence = SEEK_SET,
+		.l_len = TAG_BYTE,
 	};
+	struct flock tag = { .l_type = fl.l_type, .l_start = TAG_BYTE, .l_len = 1 };
 	char holder[80];
 
-	if (fcntl(d->fd, F_OFD_SETLK, &fl) == 0)
+	if (fcntl(d->fd, F_OFD_SETLK, &fl) == 0) {
+		/* Only for messages, so it may fail. */
+		(void)fcntl(d->fd, F_SETLK, &tag);
 		return 0;
+	}
 	if (errno != EAGAIN && errno != EACCES) {
 		log_warn("%s: cannot be locked (%s); nothing keeps another VM off it",
 		    d->path, strerror(errno));
 		return 0;
 	}
-	name_holder(st, holder, sizeof(holder));
+	name_holder(d, holder, sizeof(holder));
 	log_error("%s: in use by %s; stop that first%s", d->path, holder,
 	    d->readonly ? "" : ", or open the image with ',ro' in both");
 	return -EBUSY;
@@ -343,7 +306,7 @@ int disk_open_image(struct disk *d, const struct config *cfg, const char *node,
 		return -errno;
 	error = check_kind(d, &st);
 	if (error == 0)
-		error = lock_image(d, &st);
+		error = lock_image(d);
 	if (error == 0)
 		error = d->blockdev ? block_geometry(d, &o) : file_geometry(d, &st, &o);
 	if (error == 0)

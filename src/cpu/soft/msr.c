@@ -49,8 +49,13 @@ enum {
 #define HWCR_VALUE	      0x01000210u
 #define RAPL_UNITS	      0x000a1003u
 
+/*
+ * RDTSCP and LFENCE; RDTSC promise that earlier loads are done; without the fence
+ * the host reads its clock ahead of them and guests see it differ between vCPUs.
+ */
 uint64_t cpu_tsc(const struct soft_cpu *cpu)
 {
+	__builtin_ia32_lfence();
 	return __builtin_ia32_rdtsc() + cpu->tsc_offset;
 }
 

@@ -90,7 +90,8 @@ static int map_arrays(struct jit *j)
 		if (!j->filled[i].v || !j->toks[i].v)
 			return -ENOMEM;
 	}
-	if (!j->tokens || !j->sites || !j->trans || !j->edges || !j->pcs || !j->by_page ||
+	j->tr = anon(translate_scratch(), 0);
+	if (!j->tr || !j->tokens || !j->sites || !j->trans || !j->edges || !j->pcs || !j->by_page ||
 	    !j->table || !j->pairs)
 		return -ENOMEM;
 	for (unsigned i = 0; i < JIT_KEYS; i++) {
@@ -151,6 +152,7 @@ static void unmap(void *p, size_t size)
 void cache_destroy(struct jit *j)
 {
 	unmap(j->code_rw, CODE_SIZE);
+	unmap(j->tr, translate_scratch());
 	unmap(j->tokens, JIT_TOKENS * sizeof(*j->tokens));
 	unmap(j->sites, JIT_SITES * sizeof(*j->sites));
 	unmap(j->trans, JIT_TRANS * sizeof(*j->trans));
@@ -272,6 +274,7 @@ static void flush_list(struct jit *j, unsigned which)
 
 void jit_tlb_flush(struct soft_cpu *cpu, bool globals)
 {
+	cpu->jit->epoch++;
 	flush_list(cpu->jit, 0);
 	if (globals)
 		flush_list(cpu->jit, 1);
@@ -282,6 +285,7 @@ void jit_tlb_flush_page(struct soft_cpu *cpu, uint64_t lin)
 	struct jit *j = cpu->jit;
 	uint64_t page = lin & MMU_PAGE_MASK;
 
+	j->epoch++;
 	for (int w = 0; w < 2; w++) {
 		for (uint32_t i = 0; i < j->filled[w].n; i++) {
 			struct slot *s = &j->slots[j->filled[w].v[i]];
@@ -303,6 +307,7 @@ void jit_drop_write(struct soft_cpu *cpu, uint64_t gpa)
 	struct jit *j = cpu->jit;
 	uint64_t host = (uint64_t)(uintptr_t)cpu->mem->base + (gpa & MMU_PAGE_MASK);
 
+	j->epoch++;
 	for (int w = 0; w < 2; w++)
 		for (uint32_t i = 0; i < j->filled[w].n; i++) {
 			struct slot *s = &j->slots[j->filled[w].v[i]];

@@ -212,7 +212,7 @@ static const uint8_t *interpret(struct jit *j, const struct site *site)
 	struct block *b = t->b;
 	unsigned i = site->insn;
 	const struct insn *in = &b->insn[i];
-	uint64_t flushes = j->stats.flushes;
+	uint64_t epoch = j->epoch;
 	uint64_t next = cpu->rip + in->len;
 	bool last = i + 1 == b->n;
 
@@ -224,7 +224,7 @@ static const uint8_t *interpret(struct jit *j, const struct site *site)
 	in->fn(cpu, in);
 	cpu->rip = cpu->next_rip;
 	if (last || cpu->stop_block || cpu->rip != next || t->dead ||
-	    j->stats.flushes != flushes)
+	    j->epoch != epoch)
 		return go_fast(j);
 	if (t->uses_fp)
 		jit_fpu_load(j);
@@ -236,6 +236,52 @@ const uint8_t *jit_h_interp(struct jit *j, uint32_t site, uint64_t unused)
 	(void)unused;
 	j->cpu->rip = site_rip(&j->sites[site]);
 	return interpret(j, &j->sites[site]);
+}
+
+/* From the site's instruction to the end of its block. */
+static const uint8_t *interpret_rest(struct jit *j, const struct site *site)
+{
+	struct soft_cpu *cpu = j->cpu;
+	struct block *b = site->t->b;
+	const struct insn *in = &b->insn[site->insn], *end = &b->insn[b->n];
+
+	jit_fpu_save(j);
+	cpu->block = b;
+	cpu->stop_block = false;
+	do {
+		uint64_t next = cpu->rip + in->len;
+
+		j->stats.interpreted++;
+		cpu->next_rip = next;
+		in->fn(cpu, in);
+		cpu->rip = cpu->next_rip;
+		if (cpu->rip != next)
+			break;
+	} while (++in != end && !cpu->stop_block);
+	return go_fast(j);
+}
+
+/*
+ * A check for several accesses failed. When its span cannot be had at all, the
+ * block is better off without groups.
+ */
+static const uint8_t *group_slow(struct jit *j, uint32_t site, uint64_t addr)
+{
+	struct trans *t = j->sites[site].t;
+	uint64_t flushes = j->stats.flushes;
+	const uint8_t *to;
+
+	j->stats.group_misses++;
+	to = interpret_rest(j, &j->sites[site]);
+	if (j->stats.flushes != flushes || t->dead || jit_slot_fill(j, site, addr))
+		return to;
+	if (++t->crossings < 8)
+		return to;
+	ungroup_set(j, t->b);
+	j->stats.ungrouped++;
+	trans_kill(j, t);
+	/* The table may have named what was just killed. */
+	return to ? go_fast(j) : NULL;
 }
 
 /*
@@ -251,6 +297,8 @@ const uint8_t *jit_h_slow(struct jit *j, uint32_t site, uint64_t addr)
 
 	j->stats.slot_slow++;
 	j->cpu->rip = site_rip(s);
+	if (j->slots[site].flags & SLOT_GROUP)
+		return group_slow(j, site, addr);
 	to = interpret(j, s);
 	if (j->stats.flushes == flushes && !s->t->dead)
 		jit_slot_fill(j, site, addr);

@@ -5,15 +5,13 @@
  * (SDM vol. 2, chapter 2). Zydis says what the operands are; what touches anything
  * else is refused and left to the interpreter's handler.
  */
-#include <Zydis/Zydis.h>
-
 #include "cpu/soft/jit/tr.h"
 
 #define NO_GPR -1
 
 struct form {
-	ZydisDecodedInstruction zi;
-	ZydisDecodedOperand zo[ZYDIS_MAX_OPERAND_COUNT];
+	const ZydisDecodedInstruction *zi;
+	const ZydisDecodedOperand *zo;
 	/* Guest GPRs by place in the encoding, and whether they are written. */
 	int reg, rm, vvvv, opc;
 	bool reg_w, rm_w, vvvv_w, opc_w;
@@ -158,14 +156,11 @@ static bool note_register(struct tr *c, struct form *f, const ZydisDecodedOperan
 		}
 		if (r >= ZYDIS_REGISTER_SPL && r <= ZYDIS_REGISTER_DIL)
 			f->byte = true;
-		return note_gpr(f, o, r <= ZYDIS_REGISTER_BL ? r - ZYDIS_REGISTER_AL :
-		    r - ZYDIS_REGISTER_AL - 4);
+		return note_gpr(f, o, gpr_of(r));
 	case ZYDIS_REGCLASS_GPR16:
-		return note_gpr(f, o, r - ZYDIS_REGISTER_AX);
 	case ZYDIS_REGCLASS_GPR32:
-		return note_gpr(f, o, r - ZYDIS_REGISTER_EAX);
 	case ZYDIS_REGCLASS_GPR64:
-		return note_gpr(f, o, r - ZYDIS_REGISTER_RAX);
+		return note_gpr(f, o, gpr_of(r));
 	case ZYDIS_REGCLASS_X87:
 	case ZYDIS_REGCLASS_MMX:
 	case ZYDIS_REGCLASS_XMM:
@@ -220,38 +215,33 @@ static bool uses_mxcsr(const ZydisDecodedInstruction *zi)
 
 static bool analyse(struct tr *c, struct form *f)
 {
-	ZydisDecoder d;
-
-	ZydisDecoderInit(&d, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-	ZydisDecoderEnableMode(&d, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
-	ZydisDecoderEnableMode(&d, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
-	ZydisDecoderEnableMode(&d, ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
-	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&d, c->in->bytes, c->in->len, &f->zi,
-	    f->zo)) || !may_copy(&f->zi))
+	f->zi = &c->z[c->i].zi;
+	f->zo = c->z[c->i].zo;
+	if (!c->z[c->i].ok || !may_copy(f->zi))
 		return false;
 	f->reg = f->rm = f->vvvv = f->opc = NO_GPR;
 	f->reg_w = f->rm_w = f->vvvv_w = f->opc_w = false;
 	f->high = f->byte = f->agen = f->mem_w = false;
 	f->mem = NULL;
-	f->fp = f->zi.meta.category == ZYDIS_CATEGORY_X87_ALU ||
-	    f->zi.meta.category == ZYDIS_CATEGORY_FCMOV ||
-	    f->zi.meta.category == ZYDIS_CATEGORY_MMX;
+	f->fp = f->zi->meta.category == ZYDIS_CATEGORY_X87_ALU ||
+	    f->zi->meta.category == ZYDIS_CATEGORY_FCMOV ||
+	    f->zi->meta.category == ZYDIS_CATEGORY_MMX;
 	if (f->fp && !(c->key & KEY_X87))
 		return false;
-	if (f->zi.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX &&
-	    f->zi.meta.isa_ext != ZYDIS_ISA_EXT_BMI1 &&
-	    f->zi.meta.isa_ext != ZYDIS_ISA_EXT_BMI2 && !(c->key & KEY_AVX))
+	if (f->zi->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX &&
+	    f->zi->meta.isa_ext != ZYDIS_ISA_EXT_BMI1 &&
+	    f->zi->meta.isa_ext != ZYDIS_ISA_EXT_BMI2 && !(c->key & KEY_AVX))
 		return false;
-	if (f->zi.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX &&
-	    f->zi.meta.isa_ext != ZYDIS_ISA_EXT_BMI1 &&
-	    f->zi.meta.isa_ext != ZYDIS_ISA_EXT_BMI2)
+	if (f->zi->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX &&
+	    f->zi->meta.isa_ext != ZYDIS_ISA_EXT_BMI1 &&
+	    f->zi->meta.isa_ext != ZYDIS_ISA_EXT_BMI2)
 		f->fp = true;
-	if (uses_mxcsr(&f->zi)) {
+	if (uses_mxcsr(f->zi)) {
 		f->fp = true;
 		if (!(c->key & KEY_SSE))
 			return false;
 	}
-	for (unsigned i = 0; i < f->zi.operand_count; i++) {
+	for (unsigned i = 0; i < f->zi->operand_count; i++) {
 		const ZydisDecodedOperand *o = &f->zo[i];
 
 		if (o->type == ZYDIS_OPERAND_TYPE_REGISTER) {
@@ -265,9 +255,9 @@ static bool analyse(struct tr *c, struct form *f)
 		}
 	}
 	/* The bit string of BT with a register index lies anywhere. */
-	if (f->zi.meta.category == ZYDIS_CATEGORY_BITBYTE && f->mem && f->reg != NO_GPR &&
-	    (f->zi.mnemonic == ZYDIS_MNEMONIC_BT || f->zi.mnemonic == ZYDIS_MNEMONIC_BTS ||
-	    f->zi.mnemonic == ZYDIS_MNEMONIC_BTR || f->zi.mnemonic == ZYDIS_MNEMONIC_BTC))
+	if (f->zi->meta.category == ZYDIS_CATEGORY_BITBYTE && f->mem && f->reg != NO_GPR &&
+	    (f->zi->mnemonic == ZYDIS_MNEMONIC_BT || f->zi->mnemonic == ZYDIS_MNEMONIC_BTS ||
+	    f->zi->mnemonic == ZYDIS_MNEMONIC_BTR || f->zi->mnemonic == ZYDIS_MNEMONIC_BTC))
 		return false;
 	return true;
 }
@@ -288,7 +278,7 @@ void guest_put(struct tr *c, unsigned guest, int host)
 /* The rest of the instruction, after ModRM and what belongs to it. */
 static unsigned tail_at(const struct form *f)
 {
-	const ZydisDecodedInstructionRaw *r = &f->zi.raw;
+	const ZydisDecodedInstructionRaw *r = &f->zi->raw;
 
 	if (r->disp.size)
 		return r->disp.offset + r->disp.size / 8;
@@ -318,7 +308,7 @@ static unsigned rex_bits(const struct place *p, unsigned old)
 static void put_modrm(struct emit *e, const struct form *f, const struct place *p,
     unsigned tail)
 {
-	const ZydisDecodedInstructionRaw *r = &f->zi.raw;
+	const ZydisDecodedInstructionRaw *r = &f->zi->raw;
 	int reg = p->reg != H_NONE ? p->reg & 7 : r->modrm.reg;
 
 	if (p->m)
@@ -336,7 +326,7 @@ static void put_tail(struct emit *e, const struct tr *c, unsigned from)
 static bool put_vex(struct tr *c, const struct form *f, const struct place *p)
 {
 	struct emit *e = &c->j->hot;
-	const ZydisDecodedInstructionRaw *r = &f->zi.raw;
+	const ZydisDecodedInstructionRaw *r = &f->zi->raw;
 	const uint8_t *v = c->in->bytes + r->vex.offset;
 	bool three = v[0] == 0xc4;
 	unsigned b1 = three ? v[1] : (v[1] & 0x80) | 0x61, b2 = three ? v[2] : v[1] & 0x7f;
@@ -350,7 +340,7 @@ static bool put_vex(struct tr *c, const struct form *f, const struct place *p)
 	emit8(e, 0xc4);
 	emit8(e, b1);
 	emit8(e, b2);
-	emit8(e, f->zi.opcode);
+	emit8(e, f->zi->opcode);
 	put_modrm(e, f, p, c->in->len - tail);
 	put_tail(e, c, tail);
 	return true;
@@ -370,11 +360,11 @@ static bool put_opcode(struct tr *c, const struct form *f, const struct place *p
 	unsigned i = 0, old = 0, rex;
 	bool had = false;
 
-	for (; i < f->zi.raw.prefix_count; i++) {
+	for (; i < f->zi->raw.prefix_count; i++) {
 		if (is_legacy_prefix(b[i]))
 			emit8(e, b[i]);
 		/* A REX counts only directly before the opcode. */
-		had = (b[i] & 0xf0) == 0x40 && i + 1 == f->zi.raw.prefix_count;
+		had = (b[i] & 0xf0) == 0x40 && i + 1 == f->zi->raw.prefix_count;
 		if (had)
 			old = b[i] & 15;
 	}
@@ -394,7 +384,7 @@ static bool put_legacy(struct tr *c, const struct form *f, const struct place *p
 	struct emit *e = &c->j->hot;
 	unsigned tail = tail_at(f);
 
-	if (!put_opcode(c, f, p, f->zi.raw.modrm.offset))
+	if (!put_opcode(c, f, p, f->zi->raw.modrm.offset))
 		return false;
 	put_modrm(e, f, p, c->in->len - tail);
 	put_tail(e, c, tail);
@@ -406,7 +396,7 @@ static bool put_plain(struct tr *c, const struct form *f, int opc)
 {
 	struct emit *e = &c->j->hot;
 	struct place p = { H_NONE, opc, H_NONE, NULL };
-	unsigned imm = (f->zi.raw.imm[0].size + f->zi.raw.imm[1].size) / 8;
+	unsigned imm = (f->zi->raw.imm[0].size + f->zi->raw.imm[1].size) / 8;
 	unsigned end = c->in->len - imm;
 
 	if (!put_opcode(c, f, &p, end))
@@ -476,17 +466,11 @@ static void store_scratch(struct tr *c, const struct form *f, const struct scrat
 
 static bool put(struct tr *c, const struct form *f, const struct place *p, int opc)
 {
-	if (!(f->zi.attributes & ZYDIS_ATTRIB_HAS_MODRM))
+	if (!(f->zi->attributes & ZYDIS_ATTRIB_HAS_MODRM))
 		return put_plain(c, f, opc);
-	if (f->zi.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
+	if (f->zi->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
 		return put_vex(c, f, p);
 	return put_legacy(c, f, p);
-}
-
-static bool simple_base(const struct tr *c, const struct address *a)
-{
-	return a->seg == SEG_DS && a->addrsize == 8 && a->base != REG_NONE &&
-	    a->index == REG_NONE && !spilled(a->base) && !c->live;
 }
 
 static bool with_memory(struct tr *c, struct form *f)
@@ -503,7 +487,8 @@ static bool with_memory(struct tr *c, struct form *f)
 	address_of(c, &a);
 	if (!place_all(f, &s, &p, &opc))
 		return false;
-	if (s.guest[0] != NO_GPR && !a.constant && !simple_base(c, &a)) {
+	if (s.guest[0] != NO_GPR && mem_needs_t0(c, &a, f->mem->size / 8,
+	    f->mem_w ? 'w' : 'r')) {
 		/* T0 holds the address: use T1 for the register. */
 		s = (struct scratch){ .avail = { false, true } };
 		if (!place_all(f, &s, &p, &opc))
@@ -531,13 +516,13 @@ bool tr_generic(struct tr *c)
 	if (!analyse(c, &f))
 		return false;
 	c->uses_fp |= f.fp;
-	if (f.mem && f.zi.meta.category == ZYDIS_CATEGORY_PREFETCH)
+	if (f.mem && f.zi->meta.category == ZYDIS_CATEGORY_PREFETCH)
 		return true;
 	if (f.agen)
-		return f.zi.meta.category == ZYDIS_CATEGORY_NOP ||
-		    f.zi.meta.category == ZYDIS_CATEGORY_WIDENOP;
-	if (f.zi.meta.category == ZYDIS_CATEGORY_NOP ||
-	    f.zi.meta.category == ZYDIS_CATEGORY_WIDENOP)
+		return f.zi->meta.category == ZYDIS_CATEGORY_NOP ||
+		    f.zi->meta.category == ZYDIS_CATEGORY_WIDENOP;
+	if (f.zi->meta.category == ZYDIS_CATEGORY_NOP ||
+	    f.zi->meta.category == ZYDIS_CATEGORY_WIDENOP)
 		return true;
 	if (f.mem)
 		return with_memory(c, &f);

@@ -107,7 +107,7 @@ static void check_constant(struct tr *c, uint64_t addr, unsigned size, char kind
 }
 
 /* Host base register + displacement, not T0 or T1. */
-static void check_base(struct tr *c, int base, int32_t disp, unsigned size, char kind,
+static uint32_t check_base(struct tr *c, int base, int32_t disp, unsigned size, char kind,
     struct emem *m)
 {
 	struct emit *e = &c->j->hot, *cold = &c->j->cold;
@@ -125,10 +125,11 @@ static void check_base(struct tr *c, int base, int32_t disp, unsigned size, char
 	cold_tail(c, site);
 	emit_load(e, H_T1, emem_at(&s->delta));
 	*m = emem_sum(base, H_T1, disp);
+	return site;
 }
 
 /* The address is in T0. */
-static void check_t0(struct tr *c, unsigned size, char kind, struct emem *m)
+static uint32_t check_t0(struct tr *c, unsigned size, char kind, struct emem *m)
 {
 	struct emit *e = &c->j->hot, *cold = &c->j->cold;
 	uint32_t site = slot_new(c, size, kind, 0);
@@ -151,34 +152,79 @@ static void check_t0(struct tr *c, unsigned size, char kind, struct emem *m)
 	cold_tail(c, site);
 	emit_load(e, H_T1, emem_at(&s->delta));
 	*m = emem_sum(H_T0, H_T1, 0);
+	return site;
+}
+
+static bool plain(const struct address *a)
+{
+	return !a->constant && a->seg == SEG_DS && a->addrsize == 8 &&
+	    a->base != REG_NONE;
+}
+
+static const struct group *grouped(const struct tr *c, const struct address *a,
+    unsigned size, char kind)
+{
+	if (!plain(a))
+		return NULL;
+	return group_of(c, a->base, a->index, a->scale, (int32_t)a->disp, size, kind);
+}
+
+bool mem_needs_t0(const struct tr *c, const struct address *a, unsigned size, char kind)
+{
+	if (a->constant)
+		return false;
+	if (!plain(a) || a->index != REG_NONE || spilled(a->base))
+		return true;
+	return c->live && !grouped(c, a, size, kind);
 }
 
 bool mem_check(struct tr *c, const struct address *a, unsigned size, char kind,
     struct emem *m)
 {
+	const struct group *g = grouped(c, a, size, kind);
+	bool t0 = mem_needs_t0(c, a, size, kind);
+
 	if (a->constant) {
 		check_constant(c, a->disp, size, kind, m);
-		return false;
-	}
-	if (a->seg == SEG_DS && a->addrsize == 8 && a->base != REG_NONE &&
-	    a->index == REG_NONE && !spilled(a->base) && !c->live) {
+	} else if (!t0 && !g) {
 		check_base(c, host_reg(a->base), (int32_t)a->disp, size, kind, m);
-		return false;
+	} else {
+		if (t0)
+			emit_address(c, a);
+		if (!g) {
+			check_t0(c, size, kind, m);
+		} else {
+			emit_load(&c->j->hot, H_T1, emem_at(&c->j->slots[g->site].delta));
+			*m = t0 ? emem_sum(H_T0, H_T1, 0) :
+			    emem_sum(host_reg(a->base), H_T1, (int32_t)a->disp);
+		}
 	}
-	emit_address(c, a);
-	check_t0(c, size, kind, m);
-	return true;
+	return t0;
+}
+
+void mem_check_group(struct tr *c, struct group *g)
+{
+	struct emem m;
+
+	if (g->index == REG_NONE && !c->live) {
+		g->site = check_base(c, host_reg(g->base), g->lo - g->home_off,
+		    g->hi - g->lo, g->kind, &m);
+	} else {
+		struct address a = { g->base, g->index, g->scale, SEG_DS, 8, false,
+			(uint64_t)(int64_t)(g->lo - g->home_off) };
+
+		emit_address(c, &a);
+		g->site = check_t0(c, g->hi - g->lo, g->kind, &m);
+	}
+	c->j->slots[g->site].flags |= SLOT_GROUP;
 }
 
 void stack_check(struct tr *c, int32_t disp, unsigned size, char kind, struct emem *m)
 {
-	if (!c->live) {
-		check_base(c, H_GSP, disp, size, kind, m);
-		return;
-	}
-	emit_lea(&c->j->hot, H_T0, emem_base(H_GSP, disp));
-	check_t0(c, size, kind, m);
-	*m = emem_sum(H_GSP, H_T1, disp);
+	struct address a = { 4, REG_NONE, 1, SEG_DS, 8, false, (uint64_t)(int64_t)disp };
+
+	if (mem_check(c, &a, size, kind, m))
+		*m = emem_sum(H_GSP, H_T1, disp);
 }
 
 void mem_settle(struct tr *c, struct emem *m)

@@ -6,8 +6,6 @@
  * instruction before which flags are dead reports whatever they hold: they are
  * written before anybody who resumes there can read them.
  */
-#include <Zydis/Zydis.h>
-
 #include "cpu/soft/jit/tr.h"
 
 /* Bits an instruction surely writes. */
@@ -155,6 +153,23 @@ static uint32_t live_behind(struct tr *c)
 	return live;
 }
 
+static void decode(struct tr *c)
+{
+	ZydisDecoder d;
+
+	ZydisDecoderInit(&d, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	ZydisDecoderEnableMode(&d, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
+	ZydisDecoderEnableMode(&d, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
+	ZydisDecoderEnableMode(&d, ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
+	for (unsigned i = 0; i < c->b->n; i++) {
+		const struct insn *in = &c->b->insn[i];
+		struct zinsn *z = &c->z[i];
+
+		z->ok = ZYAN_SUCCESS(ZydisDecoderDecodeFull(&d, in->bytes, in->len, &z->zi,
+		    z->zo));
+	}
+}
+
 void plan(struct tr *c)
 {
 	uint32_t live;
@@ -162,6 +177,7 @@ void plan(struct tr *c)
 	c->off[0] = 0;
 	for (unsigned i = 0; i < c->b->n; i++)
 		c->off[i + 1] = c->off[i] + c->b->insn[i].len;
+	decode(c);
 	live = live_behind(c);
 	c->live_at[c->b->n] = live;
 	for (unsigned i = c->b->n; i-- > 0;) {
@@ -169,4 +185,5 @@ void plan(struct tr *c)
 		c->live_at[i] = live;
 	}
 	c->t->live_in = live;
+	group_plan(c);
 }

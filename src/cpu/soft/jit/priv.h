@@ -52,6 +52,7 @@ _Static_assert(sizeof(struct slot) == 32, "two to a cache line");
 #define SLOT_GROUP 2u	/* later accesses of the block rely on this check */
 
 struct trans;
+struct tr;
 
 /* What a slot's or a fallback's instruction is. Same index as its slot. */
 struct site {
@@ -108,7 +109,7 @@ struct jit_stats {
 	uint64_t translations, insns, bytes, cold_bytes, chains, unchains, slot_misses,
 	    slot_slow, fallbacks, dispatches, ret_misses,
 	    token_misses, invalidations, flushes, fpu_loads, fpu_saves, time_ns,
-	    exits, signals, interpreted;
+	    exits, signals, interpreted, ungrouped, group_misses;
 };
 
 struct jit {
@@ -160,6 +161,9 @@ struct jit {
 	struct trans **by_page;	/* hashes of first and second physical pages */
 	struct list filled[2];	/* slots with limit != 0: 0 not global, 1 global */
 	struct list toks[2];	/* valid tokens, likewise */
+	struct tr *tr;		/* the translation in the making */
+	uint8_t ungroup[8192];	/* hash of blocks to be translated without groups */
+	uint64_t epoch;		/* changes when a slot or token may have been taken away */
 	void *alt_stack;
 	FILE *perfmap;
 
@@ -208,6 +212,10 @@ void emit_poll(struct jit *j, struct emit *e, bool live, const uint8_t *at);
 void emit_table_jump(struct jit *j, struct emit *e, unsigned keyid, bool call);
 
 /* translate.c */
+size_t translate_scratch(void);
+/* Blocks that do better without groups: a hash, false positives do no harm. */
+bool ungroup_has(const struct jit *j, const struct block *b);
+void ungroup_set(struct jit *j, const struct block *b);
 struct trans *translate(struct jit *j, struct block *b, uint64_t rip, unsigned keyid);
 
 /* helpers.c: called by stubs; return where to go on, NULL: back to C with state stored. */

@@ -1,7 +1,41 @@
 /* One translation in the making: shared by plan.c, memop.c, insn.c, branch.c. */
 #pragma once
 
+#include <Zydis/Zydis.h>
+
 #include "cpu/soft/jit/priv.h"
+
+/* Zydis' view of an instruction of the block. */
+struct zinsn {
+	bool ok;
+	ZydisDecodedInstruction zi;
+	ZydisDecodedOperand zo[ZYDIS_MAX_OPERAND_COUNT];
+};
+
+#define GROUPS_MAX 64u
+
+/* Accesses under one check: see group.c. */
+struct group {
+	uint8_t base, index, scale, kind;
+	uint8_t ver[2];
+	uint8_t first, home;	/* instructions: first access, place of the check */
+	uint8_t members;
+	bool used;
+	int32_t lo, hi;		/* from the base as it was when its version began */
+	int32_t home_off;	/* of the base from there at home */
+	uint32_t site;
+};
+
+struct member {
+	uint8_t insn, base, index, scale, size, group;
+	int32_t disp;
+};
+
+/* Base registers as constants from where their versions began, per instruction. */
+struct track {
+	uint8_t ver[16];
+	int32_t off[16];
+};
 
 struct tr {
 	struct jit *j;
@@ -17,6 +51,11 @@ struct tr {
 	uint32_t live_at[BLOCK_MAX + 1];
 	uint16_t off[BLOCK_MAX + 1]; /* of each instruction from the first */
 	bool uses_fp;
+	unsigned ngroups, nmembers;
+	struct group group[GROUPS_MAX];
+	struct member member[2 * BLOCK_MAX];
+	struct track track[BLOCK_MAX];
+	struct zinsn z[BLOCK_MAX];
 };
 
 /* plan.c */
@@ -24,7 +63,16 @@ void plan(struct tr *c);
 /* Flags that code at rip may read before writing, as far as can be seen. */
 uint32_t plan_live_at(struct tr *c, uint64_t rip, unsigned budget);
 
+/* group.c */
+void group_plan(struct tr *c);
+/* The group that covers an access of the current instruction, or NULL. */
+const struct group *group_of(const struct tr *c, unsigned base, unsigned index,
+    unsigned scale, int32_t disp, unsigned size, char kind);
+/* The checks that belong before the current instruction. */
+void group_checks(struct tr *c);
+
 /* memop.c */
+void mem_check_group(struct tr *c, struct group *g);
 struct address {
 	uint8_t base, index, scale, seg; /* as in struct insn */
 	uint8_t addrsize;
@@ -39,10 +87,27 @@ uint32_t site_new(struct tr *c);
  */
 bool mem_check(struct tr *c, const struct address *a, unsigned size, char kind,
     struct emem *m);
+/* Whether mem_check() will use T0. */
+bool mem_needs_t0(const struct tr *c, const struct address *a, unsigned size, char kind);
 /* The same for [RSP + disp]. */
 void stack_check(struct tr *c, int32_t disp, unsigned size, char kind, struct emem *m);
 /* m becomes a single register, T0, so that T1 is free again. */
 void mem_settle(struct tr *c, struct emem *m);
+
+/* Number of a general register of 8 (low) to 64 bits, or -1. */
+static inline int gpr_of(ZydisRegister r)
+{
+	if (r >= ZYDIS_REGISTER_AL && r <= ZYDIS_REGISTER_R15B)
+		return r <= ZYDIS_REGISTER_BL ? r - ZYDIS_REGISTER_AL :
+		    r - ZYDIS_REGISTER_AL - 4;
+	if (r >= ZYDIS_REGISTER_AX && r <= ZYDIS_REGISTER_R15W)
+		return r - ZYDIS_REGISTER_AX;
+	if (r >= ZYDIS_REGISTER_EAX && r <= ZYDIS_REGISTER_R15D)
+		return r - ZYDIS_REGISTER_EAX;
+	if (r >= ZYDIS_REGISTER_RAX && r <= ZYDIS_REGISTER_R15)
+		return r - ZYDIS_REGISTER_RAX;
+	return -1;
+}
 
 /* insn.c: false: leave it to the interpreter (nothing was emitted). */
 bool tr_generic(struct tr *c);

@@ -35,6 +35,7 @@ static void one(struct tr *c)
 	c->live = c->live_at[c->i];
 	c->live_after = c->live_at[c->i + 1];
 	c->t->pc[c->i] = emit_pc(&c->j->hot) - c->j->code_rx;
+	group_checks(c);
 	if (c->in->flags & INSN_END) {
 		if (!(c->in->flags & INSN_BRANCH) || !tr_branch(c))
 			tr_fallback(c), c->j->stats.fallbacks++;
@@ -85,6 +86,30 @@ static void body(struct tr *c, bool fp)
 	t->code_end = c->j->hot.p - c->j->code_rw;
 }
 
+static unsigned ungroup_bit(const struct block *b)
+{
+	return (b->gpa * UINT64_C(0x9e3779b97f4a7c15)) >> 48;
+}
+
+bool ungroup_has(const struct jit *j, const struct block *b)
+{
+	unsigned n = ungroup_bit(b);
+
+	return j->ungroup[n / 8] & 1u << n % 8;
+}
+
+void ungroup_set(struct jit *j, const struct block *b)
+{
+	unsigned n = ungroup_bit(b);
+
+	j->ungroup[n / 8] |= 1u << n % 8;
+}
+
+size_t translate_scratch(void)
+{
+	return sizeof(struct tr);
+}
+
 static void index_pages(struct jit *j, struct trans *t)
 {
 	for (unsigned k = 0; k < 2; k++) {
@@ -121,19 +146,22 @@ struct trans *translate(struct jit *j, struct block *b, uint64_t rip, unsigned k
 	struct emit hot = j->hot, cold = j->cold;
 	uint32_t nsites = j->nsites, nedges = j->nedges;
 	struct trans *t = &j->trans[j->ntrans++];
-	struct tr c = { .j = j, .t = t, .b = b, .keyid = keyid, .key = j->key[keyid] };
+	struct tr *c = j->tr;
 	bool fp = looks_fp(b);
 
+	c->j = j, c->t = t, c->b = b;
+	c->keyid = keyid, c->key = j->key[keyid];
+	c->uses_fp = false;
 	*t = (struct trans){ .b = b, .rip = rip, .keyid = keyid, .n = b->n,
-		.pc = j->pcs + j->npcs };
+		.pc = j->pcs + j->npcs, .ungrouped = ungroup_has(j, b) };
 	j->npcs += b->n + 1;
 	pages_of(j, t);
-	plan(&c);
-	body(&c, fp);
-	if (c.uses_fp && !fp) {
+	plan(c);
+	body(c, fp);
+	if (c->uses_fp && !fp) {
 		j->hot = hot, j->cold = cold;
 		j->nsites = nsites, j->nedges = nedges;
-		body(&c, true);
+		body(c, true);
 	}
 	index_pages(j, t);
 	t->next = b->jit;

@@ -14,6 +14,7 @@
 #include "bhyve/console/chardev.h"
 #include "lib/event.h"
 #include "lib/log.h"
+#include "lib/size.h"
 
 #define PREFIX "tcp="
 
@@ -81,10 +82,12 @@ static int tcp_open(struct chardev *c, const char *spec, const char *option)
 	};
 	char host[128], port[8];
 	struct addrinfo *ai;
+	uint64_t number;
 	int fd;
 
 	spec += strlen(PREFIX);
 	if (split(spec, host, sizeof(host), port, sizeof(port)) != 0 ||
+	    number_parse(port, 1, 65535, &number) != 0 ||
 	    getaddrinfo(host, port, &hints, &ai) != 0) {
 		log_error("%s: \"%s\" is not a numerical address and port; use "
 			  "tcp=127.0.0.1:1234 or tcp=[::1]:1234",

@@ -19,6 +19,7 @@
 
 #define HASH_BITS  15
 #define PAGE_BITS  12
+#define FRONT_BITS 13
 #define CACHE_MAX  (64 * MiB) /* decoded blocks of one vCPU */
 #define NO_PAGE	   (~UINT64_C(0))
 
@@ -28,7 +29,14 @@ struct code_page {
 	struct code_page *next;
 };
 
+/* A recent block of one page, found without touching the blocks it is not. */
+struct front {
+	uint64_t key;		/* front_key() */
+	struct block *b;
+};
+
 struct block_cache {
+	struct front front[1u << FRONT_BITS];
 	struct block *hash[1u << HASH_BITS];
 	struct code_page *page[1u << PAGE_BITS];
 	struct block *dead;
@@ -39,6 +47,21 @@ struct block_cache {
 static unsigned hash_index(uint64_t gpa)
 {
 	return (gpa ^ gpa >> HASH_BITS) & ((1u << HASH_BITS) - 1);
+}
+
+static uint64_t front_key(uint64_t gpa, unsigned mode)
+{
+	return gpa << 2 | mode;
+}
+
+static struct front *front_slot(struct block_cache *c, uint64_t gpa)
+{
+	return &c->front[(gpa ^ gpa >> FRONT_BITS) & ((1u << FRONT_BITS) - 1)];
+}
+
+static void front_clear(struct block_cache *c)
+{
+	memset(c->front, 0xff, sizeof(c->front)); /* no such key: mode 3 */
 }
 
 static struct code_page **page_slot(struct block_cache *c, uint64_t gpa)
@@ -58,7 +81,10 @@ static struct code_page *page_find(struct block_cache *c, uint64_t gpa)
 int block_create(struct soft_cpu *cpu)
 {
 	cpu->blocks = calloc(1, sizeof(*cpu->blocks));
-	return cpu->blocks ? 0 : -ENOMEM;
+	if (!cpu->blocks)
+		return -ENOMEM;
+	front_clear(cpu->blocks);
+	return 0;
 }
 
 static size_t block_size(const struct block *b)
@@ -121,6 +147,8 @@ static void unlink_hash(struct block_cache *c, struct block *b)
 	while (*bp != b)
 		bp = &(*bp)->hash_next;
 	*bp = b->hash_next;
+	if (front_slot(c, b->gpa)->b == b)
+		front_slot(c, b->gpa)->key = NO_PAGE;
 }
 
 static void bury(struct soft_cpu *cpu, struct block *b)
@@ -193,6 +221,7 @@ void block_flush(struct soft_cpu *cpu)
 {
 	struct block_cache *c = cpu->blocks;
 
+	front_clear(c);
 	for (unsigned i = 0; i < ARRAY_SIZE(c->hash); i++) {
 		struct block *b;
 
@@ -405,6 +434,7 @@ struct block *block_get(struct soft_cpu *cpu)
 {
 	const struct soft_seg *cs = &cpu->seg[SEG_CS];
 	uint64_t lin = cpu->rip, gpa;
+	struct front *front;
 	struct block *b;
 
 	if (cpu->mode != MODE_64) {
@@ -413,9 +443,16 @@ struct block *block_get(struct soft_cpu *cpu)
 			cpu_gp(cpu);
 	}
 	gpa = mmu_code(cpu, lin);
-	b = find(cpu, lin, gpa);
-	if (unlikely(!b))
-		b = decode(cpu, lin, gpa);
+	front = front_slot(cpu->blocks, gpa);
+	if (likely(front->key == front_key(gpa, cpu->mode))) {
+		b = front->b;
+	} else {
+		b = find(cpu, lin, gpa);
+		if (unlikely(!b))
+			b = decode(cpu, lin, gpa);
+		if (b && !b->stale && b->page[1] == NO_PAGE)
+			*front = (struct front){ front_key(gpa, cpu->mode), b };
+	}
 	if (b && cpu->mode != MODE_64 && cpu->rip + b->bytes - 1 > cs->limit)
 		b = at_limit(cpu, lin);
 	return b;

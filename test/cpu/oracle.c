@@ -76,6 +76,12 @@ static uint32_t flags_unknown(const struct test *t, const struct outcome *h)
  */
 #define LINUX_USER_END 0x7ffffffff000u
 
+#ifdef __SANITIZE_ADDRESS__
+#define HOST_FIRST UINT64_C(0x7fff7000)	/* the sanitizer's shadow */
+#else
+#define HOST_FIRST UINT64_C(0x550000000000)
+#endif
+
 /* Whether the x87 enters MMX state before a fault of an MMX instruction is not defined. */
 static bool mmx_faulted(const struct test *t, const struct outcome *h)
 {
@@ -231,8 +237,7 @@ static int run_one(uint64_t seed, unsigned count, bool print)
 /* A random address may hit what only the child has: its program, libraries, stack. */
 static bool hit_host(const struct outcome *e)
 {
-	return e->vector == EXC_PF && e->address >= UINT64_C(0x550000000000) &&
-	    e->address < LINUX_USER_END;
+	return e->vector == EXC_PF && e->address >= HOST_FIRST && e->address < LINUX_USER_END;
 }
 
 struct tally {

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <stdint.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/sysinfo.h>
@@ -134,6 +135,8 @@ void memory_written(struct memory *mem, uint64_t gpa, uint64_t len)
 {
 	if (len == 0 || mem->code_written == NULL || !memory_is_ram(mem, gpa, len))
 		return;
+	/* The write must be visible before code[] is read: a vCPU marks, then decodes. */
+	atomic_thread_fence(memory_order_seq_cst);
 	for (uint64_t page = gpa / MEMORY_PAGE; page <= (gpa + len - 1) / MEMORY_PAGE;
 	     page++) {
 		if (mem->code[page]) {

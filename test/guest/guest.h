@@ -25,6 +25,8 @@
 #define PORT_INTR 0xf6 /* a write: this vector becomes pending for the writing CPU */
 #define PORT_HOST 0xf7 /* reads HOST_MAGIC when the runner is ours */
 #define PORT_ECHO 0xf8 /* reads back what was written, 1, 2 or 4 bytes */
+#define PORT_TICK 0xf9 /* this vector comes every 100 us; 0: no more */
+#define PORT_CPUS 0xfa /* reads the number of CPUs */
 #define HOST_MAGIC 0x5a
 /* A page of memory that is a device: reads and writes leave through the bus. */
 #define MMIO_PAGE 0xd0000000

@@ -36,6 +36,7 @@ struct vcpu {
 	pthread_t thread;
 	unsigned id;
 	atomic_int pending;	/* vector + 1; 0: none */
+	atomic_int tick;	/* vector that comes again and again; 0: none */
 	uint64_t apic_base;
 	uint8_t cr8;
 };
@@ -66,12 +67,20 @@ static uint64_t io_read(void *arg, int cpu, uint16_t port, unsigned size)
 	switch (port) {
 	case PORT_HOST:
 		return HOST_MAGIC;
+	case PORT_CPUS:
+		return r->ncpu;
 	case PORT_ECHO:
 		return r->echo;
 	case PORT_PUTC + 5:
 		return 0x60; /* transmitter empty */
 	}
 	return size >= 4 ? 0xffffffff : (1u << size * 8) - 1;
+}
+
+static void interrupt(struct vcpu *c, int vector)
+{
+	atomic_store(&c->pending, vector + 1);
+	atomic_fetch_or(&c->link->events, EV_INTR);
 }
 
 static void io_write(void *arg, int cpu, uint16_t port, unsigned size, uint64_t v)
@@ -93,8 +102,10 @@ static void io_write(void *arg, int cpu, uint16_t port, unsigned size, uint64_t 
 		atomic_fetch_or(&c->link->events, EV_NMI);
 		break;
 	case PORT_INTR:
-		atomic_store(&c->pending, ((int)v & 0xff) + 1);
-		atomic_fetch_or(&c->link->events, EV_INTR);
+		interrupt(c, (int)v & 0xff);
+		break;
+	case PORT_TICK:
+		atomic_store(&c->tick, (int)v & 0xff);
 		break;
 	case PORT_ECHO:
 		r->echo = v;
@@ -409,14 +420,21 @@ static void stat_print(void *arg, const char *name, uint64_t value)
 	printf("%u %s %lu\n", *(unsigned *)arg, name, value);
 }
 
-/* Waits for the guest's verdict, at most the time given. */
+/* Waits for the guest's verdict, at most the time given; is the timer meanwhile. */
 static bool wait_end(struct runner *r, unsigned seconds)
 {
-	for (unsigned ms = 0; ms < seconds * 1000; ms += 2) {
-		struct timespec t = { .tv_nsec = 2000000 };
+	struct timespec t = { .tv_nsec = 100000 };
+	time_t last = time(NULL) + (time_t)seconds;
 
+	while (time(NULL) <= last) {
 		if (atomic_load(&r->status) || atomic_load(&r->shutdown))
 			return true;
+		for (unsigned i = 0; i < r->ncpu; i++) {
+			int vector = atomic_load(&r->vcpu[i].tick);
+
+			if (vector && !atomic_load(&r->vcpu[i].pending))
+				interrupt(&r->vcpu[i], vector);
+		}
 		nanosleep(&t, NULL);
 	}
 	return false;

@@ -1,4 +1,6 @@
 /* Flags, no-operations, fences, cache hints, XLAT, BOUND, SALC. */
+#include <sched.h>
+
 #include "cpu/soft/interp.h"
 
 static void clc(struct soft_cpu *cpu, const struct insn *in)
@@ -52,6 +54,14 @@ static void nop(struct soft_cpu *cpu, const struct insn *in)
 {
 	(void)cpu;
 	(void)in;
+}
+
+/* Whoever it waits for may be a vCPU that wants this host CPU. */
+static void pause_hint(struct soft_cpu *cpu, const struct insn *in)
+{
+	(void)in;
+	if (cpu->engine->ncpu > 1 && ++cpu->pauses % 64 == 0)
+		sched_yield();
 }
 
 static void fence(struct soft_cpu *cpu, const struct insn *in)
@@ -118,6 +128,7 @@ insn_fn *interp_misc_handler(const struct insn *in)
 		return sahf;
 	case ZYDIS_MNEMONIC_NOP:
 	case ZYDIS_MNEMONIC_PAUSE:
+		return pause_hint;
 	case ZYDIS_MNEMONIC_ENDBR32:
 	case ZYDIS_MNEMONIC_ENDBR64:
 	case ZYDIS_MNEMONIC_CLDEMOTE:

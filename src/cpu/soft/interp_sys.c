@@ -99,6 +99,7 @@ void sys_hlt(struct soft_cpu *cpu, const struct insn *in)
 {
 	(void)in;
 	need_cpl0(cpu);
+	cpu->stats.hlt++;
 	cpu->halted = true;
 	cpu->stop_block = true;
 }

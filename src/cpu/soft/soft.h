@@ -296,6 +296,7 @@ struct soft_cpu {
 	struct mmu *mmu;	/* private to mmu.c: contexts, PCIDs */
 	struct soft_stats stats;
 	bool halted;
+	unsigned pauses;	/* PAUSEs executed: now and then the host CPU is yielded */
 	struct cpu_policy policy;
 };
 

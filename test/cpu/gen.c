@@ -475,6 +475,14 @@ static void tame_enter(struct test *t, const struct decoded *d, unsigned pos)
 	t->in.gpr[GPR_RBP] = ORACLE_DATA + PAGE + 0x700;
 }
 
+static bool is_vector_insn(const struct decoded *d)
+{
+	ZydisRegisterClass c = ZydisRegisterGetClass(d->op[0].reg.value);
+
+	return d->insn.operand_count > 0 && d->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	    (c == ZYDIS_REGCLASS_XMM || c == ZYDIS_REGCLASS_YMM || c == ZYDIS_REGCLASS_MMX);
+}
+
 static bool uses_mmx(const struct decoded *d)
 {
 	for (unsigned i = 0; i < d->insn.operand_count; i++)
@@ -615,13 +623,88 @@ static void gen_sequence(struct rng *r, struct test *t, unsigned count)
 	t->undefined = undefined;
 }
 
+static void append(struct test *t, const void *bytes, unsigned n)
+{
+	memcpy(t->code + t->len, bytes, n);
+	t->len += n;
+}
+
+/*
+ * Saves the FPU state at [RBX], changes registers, and restores it - by a form of the
+ * same family, mostly. The XSAVE header is cleared first: the host knows components
+ * that the guest does not.
+ */
+static void gen_state(struct rng *r, struct test *t)
+{
+	static const struct {
+		uint8_t save[4], restore[4], len;
+	} forms[] = {
+		{ { 0x0f, 0xae, 0x03 }, { 0x0f, 0xae, 0x0b }, 3 },	/* FXSAVE */
+		{ { 0x48, 0x0f, 0xae, 0x03 }, { 0x48, 0x0f, 0xae, 0x0b }, 4 },
+		{ { 0x0f, 0xae, 0x23 }, { 0x0f, 0xae, 0x2b }, 3 },	/* XSAVE */
+		{ { 0x48, 0x0f, 0xae, 0x23 }, { 0x48, 0x0f, 0xae, 0x2b }, 4 },
+		{ { 0x0f, 0xae, 0x33 }, { 0x0f, 0xae, 0x2b }, 3 },	/* XSAVEOPT */
+		{ { 0x48, 0x0f, 0xae, 0x33 }, { 0x48, 0x0f, 0xae, 0x2b }, 4 },
+		{ { 0x0f, 0xc7, 0x23 }, { 0x0f, 0xae, 0x2b }, 3 },	/* XSAVEC */
+		{ { 0x48, 0x0f, 0xc7, 0x23 }, { 0x48, 0x0f, 0xae, 0x2b }, 4 },
+	};
+	unsigned form = rng_below(r, ARRAY_SIZE(forms));
+	uint64_t at = ORACLE_DATA + rng_below(r, (2 * PAGE - 1024) / 64) * 64;
+
+	gen_regs(r, t);
+	if (rng_below(r, 8) == 0)
+		at += 16;
+	if (rng_below(r, 16) == 0)
+		at = ORACLE_DATA + 2 * PAGE - 64 * (1 + rng_below(r, 13));
+	t->in.gpr[GPR_RBX] = at;
+	t->in.gpr[GPR_RAX] = rng_next(r) & 7;
+	t->in.gpr[GPR_RDX] = 0;
+	t->several = true;
+	t->undefined = t->undefined_fault = RF_STATUS;
+	if (form >= 2) {
+		for (unsigned i = 512; i < 576; i += 8) {
+			uint8_t clear[11] = { 0x48, 0xc7, 0x83, (uint8_t)i, (uint8_t)(i >> 8) };
+
+			append(t, clear, sizeof(clear));
+		}
+	}
+	append(t, forms[form].save, forms[form].len);
+	for (unsigned n = 0; n < 4;) {
+		struct decoded d;
+		uint8_t b[15];
+
+		if (!draw(r, false, b, &d) || d.insn.meta.category == ZYDIS_CATEGORY_SYSTEM)
+			continue;
+		/* Vector and x87 registers only. */
+		for (unsigned i = 0; i < d.insn.operand_count; i++)
+			if (d.op[i].type == ZYDIS_OPERAND_TYPE_MEMORY ||
+			    gpr_of(d.op[i].reg.value) >= 0)
+				goto next;
+		if (d.insn.meta.category != ZYDIS_CATEGORY_X87_ALU && !is_vector_insn(&d))
+			continue;
+		append(t, b, d.insn.length);
+		t->mmx |= uses_mmx(&d);
+		t->in_steps |= in_steps(d.insn.mnemonic);
+		n++;
+next:		;
+	}
+	t->in.fpu.mxcsr |= 0x1f80;
+	t->in.fpu.fcw |= FPU_FLAGS;
+	fpu_update_es(&t->in.fpu);
+	append(t, forms[form].restore, forms[form].len);
+	t->count = GEN_STATE;
+	t->mask_at = (uint32_t)at + 28;
+}
+
 void gen_test(struct test *t, uint64_t seed, unsigned count)
 {
 	struct rng r = { seed };
 
 	memset(t, 0, sizeof(*t));
 	t->id = seed;
-	if (count == 1)
+	if (count == GEN_STATE)
+		gen_state(&r, t);
+	else if (count == 1)
 		gen_single(&r, t);
 	else
 		gen_sequence(&r, t, MIN(count, SEQ_MAX));

@@ -282,6 +282,7 @@ int guest_run(const struct test *t, struct outcome *o)
 	if (cpu->gpr[GPR_RSP] == STACK - 48)
 		o->error = (uint32_t)frame[-1];
 	o->address = vector == EXC_PF ? cpu->cr2 : 0;
+	data_mask(guest_data(), t);
 	o->memory = data_hash(guest_data());
 	memcpy(o->out.gpr, cpu->gpr, sizeof(o->out.gpr));
 	o->out.rip = frame[0];

@@ -125,6 +125,7 @@ static void on_signal(int sig, siginfo_t *si, void *context)
 		enter(uc, &s->test[0]);
 		return;
 	}
+	data_mask(host.data, &s->test[child.pos]);
 	record(uc, &s->out[child.pos]);
 	s->done = ++child.pos;
 	if (child.pos < s->n) {

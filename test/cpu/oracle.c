@@ -317,7 +317,7 @@ int main(int argc, char **argv)
 	static struct tally tally;
 	uint64_t seed = 1;
 	double seconds = 15, end;
-	unsigned count = 0, reports = 1;
+	unsigned count = ~0u, reports = 1;
 	const char *tier = "interp";
 	bool one = false;
 	int opt, rc = 0;
@@ -353,14 +353,19 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	if (one) {
-		rc = run_one(seed, count ? count : 1, true);
+		rc = run_one(seed, count != ~0u ? count : 1, true);
 		printf("%s\n", rc == 0 ? "same" : "different");
 		goto out;
 	}
 	end = now() + seconds;
 	for (uint64_t batch = 0; now() < end; batch++) {
-		/* Three of four batches: single instructions. */
-		unsigned c = count ? count : batch % 4 == 3 ? 2 + batch / 4 % (SEQ_MAX - 1) : 1;
+		/* Most batches: single instructions. */
+		unsigned c = batch % 4 == 3 ? 2 + batch / 4 % (SEQ_MAX - 1) : 1;
+
+		if (batch % 16 == 8)
+			c = GEN_STATE;
+		if (count != ~0u)
+			c = count;
 
 		if (run_batch(seed + batch * BATCH, c, &tally, reports) < 0) {
 			rc = 2;

@@ -31,7 +31,7 @@
 #define DATA_SIZE    (DATA_PAGES * PAGE)
 #define ORACLE_GS    (ORACLE_DATA + 0x800u)	/* GS base on both sides */
 #define CODE_OFFSET  0x7c0u	/* of the test in its page */
-#define CODE_MAX     96u
+#define CODE_MAX     256u
 #define SEQ_MAX	     8u
 #define BATCH	     128u
 
@@ -50,6 +50,7 @@ struct test {
 	bool trace;		/* by the trap flag, one instruction */
 	uint64_t undefined;	/* RFLAGS bits not to be compared at the end ... */
 	uint64_t undefined_fault; /* ... or when it ends early */
+	uint32_t mask_at;	/* where MXCSR_MASK was saved: the host's has more bits; 0: nowhere */
 	bool mmx;		/* an instruction uses MMX registers */
 	bool several;		/* one accesses memory more than once, in no fixed order */
 	bool in_steps;		/* one raises SIMD exceptions in steps */
@@ -80,7 +81,15 @@ static inline unsigned rng_below(struct rng *r, unsigned n)
 	return (uint32_t)(rng_next(r) >> 32) % n;
 }
 
+/* Hides what mask_at names. */
+static inline void data_mask(uint8_t *data, const struct test *t)
+{
+	for (unsigned i = 0; t->mask_at != 0 && i < 4; i++)
+		data[t->mask_at - ORACLE_DATA + i] = 0;
+}
+
 /* gen.c */
+#define GEN_STATE 0	/* count: saves and restores of the FPU state */
 void gen_init(void);
 /* One test from its own seed; count: instructions in it. */
 void gen_test(struct test *t, uint64_t seed, unsigned count);

@@ -1,6 +1,7 @@
 /*
  * Control registers and XCR0 (SDM vol. 3 2.5, 4.1, 4.10.4; vol. 1 13.3).
  */
+#include "cpu/soft/fpu.h"
 #include "cpu/soft/sys.h"
 
 #define CR0_MASK (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP |      \
@@ -196,21 +197,24 @@ void sys_smsw(struct soft_cpu *cpu, const struct insn *in)
 
 void sys_xgetbv(struct soft_cpu *cpu, const struct insn *in)
 {
+	uint64_t v;
+
 	(void)in;
 	if (!(cpu->cr4 & CR4_OSXSAVE))
 		cpu_ud(cpu);
-	/* ECX = 1 (XINUSE): every enabled state counts as in use. */
 	if ((uint32_t)cpu->gpr[GPR_RCX] > 1)
 		cpu_gp(cpu);
+	v = cpu->xcr0;
 	if ((uint32_t)cpu->gpr[GPR_RCX] == 1) {
 		uint32_t r[4];
 
 		cpu_cpuid(cpu, 0xd, 1, r);
 		if (!(r[0] & 4))
 			cpu_gp(cpu);
+		v &= fpu_xinuse(cpu);
 	}
-	cpu->gpr[GPR_RAX] = (uint32_t)cpu->xcr0;
-	cpu->gpr[GPR_RDX] = cpu->xcr0 >> 32;
+	cpu->gpr[GPR_RAX] = (uint32_t)v;
+	cpu->gpr[GPR_RDX] = v >> 32;
 }
 
 void sys_xsetbv(struct soft_cpu *cpu, const struct insn *in)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cpu/soft/jit/jit.h"
+#include "cpu/soft/fpu.h"
 #include "cpu/soft/mmu.h"
 #include "cpu/soft/run.h"
 #include "cpu/soft/smp.h"
@@ -258,6 +259,7 @@ static void state_load(struct soft_cpu *cpu, const struct vcpu_state *s)
 	memcpy(cpu->mtrr_base, s->mtrr_base, sizeof(cpu->mtrr_base));
 	memcpy(cpu->mtrr_mask, s->mtrr_mask, sizeof(cpu->mtrr_mask));
 	memcpy(cpu->fpu, s->fpu, sizeof(cpu->fpu));
+	fpu_normalise(cpu);
 	cpu->shadow = s->shadow;
 	cpu->nmi_blocked = s->nmi_blocked;
 	cpu->halted = s->activity == VCPU_HALTED;

@@ -91,6 +91,7 @@ static void do_fxsave(struct soft_cpu *cpu, const struct insn *in)
 	f = fpu_ready(cpu);
 	memcpy(area, f, sizeof(area));
 	x87_control_write(f, is_wide(in), area);
+	mmu_probe_write(cpu, lin, FPU_LEGACY_SIZE);
 	/* Without OSFXSR the vector part may be left out (SDM: implementation's choice). */
 	n = XMM_OFFSET + (cpu->cr4 & CR4_OSFXSR ? nregs * 16 : 0);
 	mmu_store_bytes(cpu, lin, area, n);
@@ -108,6 +109,7 @@ static void do_fxrstor(struct soft_cpu *cpu, const struct insn *in)
 	lin = insn_linear(cpu, in, FPU_LEGACY_SIZE, false);
 	if (lin & 15)
 		cpu_gp(cpu);
+	mmu_probe_read(cpu, lin, FPU_LEGACY_SIZE);
 	mmu_load_bytes(cpu, lin, area, sizeof(area));
 	memcpy(&mxcsr, area + MXCSR_OFFSET, 4);
 	if (mxcsr & ~FPU_MXCSR_MASK)

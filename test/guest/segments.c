@@ -204,7 +204,8 @@ static void double_fault(void)
 }
 
 /* 16-bit code for virtual-8086 mode at 0x8000 = 0800:0000. */
-extern u8 vm86_code[], vm86_int[], vm86_cli[], vm86_end[], vm86_pushf[], vm86_hlt[];
+extern u8 vm86_code[], vm86_int[], vm86_cli[], vm86_end[], vm86_pushf[], vm86_hlt[],
+    vm86_ivt[], vm86_sti[];
 asm(".code16\n.globl vm86_code\nvm86_code:\n"
     "mov $0x1000, %ax; mov %ax, %es; movw $0xbeef, %es:2; mov %ss:2, %bx; push %ds\n"
     "lcall $0x0800, $(vm86_far - vm86_code); pop %cx; int $0x80\n"
@@ -212,6 +213,8 @@ asm(".code16\n.globl vm86_code\nvm86_code:\n"
     "vm86_cli: cli; int $0x80\n"
     "vm86_pushf: pushf; pop %ax; int $0x80\n"
     "vm86_hlt: hlt\n"
+    "vm86_sti: sti; hlt\n"
+    "vm86_ivt: hlt\n"
     "vm86_int: int $0x21; int $0x80\n"
     "vm86_end:\n.code32");
 
@@ -248,6 +251,41 @@ static void vm86(void)
 	/* INT 0x21 with DPL 0 at IOPL 3. */
 	vm86_run(vm86_int, 0x3000);
 	CHECK(CAUGHT(13, 0x21 * 8 + 2));
+}
+
+#define VIF 0x80000
+#define VIP 0x100000
+
+/* Virtual-8086 mode extensions: VIF in place of IF, interrupts redirected. */
+static void vme(void)
+{
+	u32 a, b, c, d, hlt = (u32)(vm86_ivt - vm86_code);
+
+	asm volatile("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(1), "c"(0));
+	if (!(d & 2))
+		return;
+	asm volatile("mov %0, %%cr4" : : "r"(1));
+	tss.iomap = 136;
+	memset(tss.bitmap, 0xff, sizeof(tss.bitmap));
+	vm86_run(vm86_cli, VIF);
+	CHECK(CAUGHT(13, 0) && !(caught.eflags & VIF)); /* at INT 0x80 */
+	vm86_run(vm86_sti, 0);
+	CHECK(CAUGHT(13, 0) && caught.eflags & VIF && caught.eip == hlt - 1);
+	vm86_run(vm86_sti, VIP);
+	CHECK(CAUGHT(13, 0) && caught.eip == (u32)(vm86_sti - vm86_code));
+	vm86_run(vm86_pushf, VIF);
+	CHECK(CAUGHT(13, 0) && (caught.eax & 0x3200) == 0x3200);
+	vm86_run(vm86_pushf, 0);
+	CHECK(CAUGHT(13, 0) && (caught.eax & 0x3200) == 0x3000);
+	/* INT 0x21 to the program's own vector. */
+	tss.bitmap[0x21 / 8] = 0xfd;
+	*(volatile u32 *)(0x21 * 4) = 0x08000000 | hlt;
+	vm86_run(vm86_int, VIF);
+	CHECK(CAUGHT(13, 0) && caught.eip == hlt && caught.cs == 0x800 &&
+	    caught.esp == 0xfa && !(caught.eflags & VIF) &&
+	    *(volatile u16 *)0x100fe == ((caught.eflags & 0xdff) | 0x3200));
+	asm volatile("mov %0, %%cr4" : : "r"(0));
+	tss.iomap = 104;
 }
 
 static void bounds(void)
@@ -338,6 +376,7 @@ void guest_main(void)
 	tasks();
 	double_fault();
 	vm86();
+	vme();
 	bounds();
 	paging();
 }

@@ -20,6 +20,9 @@
 /* A guest may ask for interrupts at 600 kHz; the event loop has other work. */
 #define MIN_INTERVAL_NS UINT64_C(20000)
 #define REFRESH_NS	UINT64_C(15085) /* half a period of the refresh toggle */
+/* A loop that polls was interrupted when its polls are this far apart; not, beyond. */
+#define POLL_GAP_NS	UINT64_C(50000)
+#define POLL_MAX_NS	UINT64_C(1000000000)
 
 enum access { ACCESS_LSB = 1, ACCESS_MSB, ACCESS_BOTH };
 
@@ -48,6 +51,9 @@ struct pit {
 	struct channel ch[3];
 	bool speaker;
 	uint8_t port61; /* bits 2-3: check enables */
+	/* What port 0x61 last showed of channel 2's output, and when. */
+	bool out2_seen;
+	uint64_t out2_ns;
 };
 
 /* The HPET's legacy replacement cuts channel 0's line. */
@@ -384,6 +390,26 @@ static void port_write(void *arg, int vcpu, uint64_t off, unsigned size, uint64_
 	}
 }
 
+/*
+ * Software calibrates its TSC by polling for channel 2's rising output, and takes
+ * the TSC of the last poll before it as the end. Where the host took the CPU away
+ * across the edge, that is milliseconds early and the result wrong by as much: Linux
+ * then runs at the wrong speed. So an edge in a gap between polls is shown one poll
+ * late; the software sees the gap in its measurement and measures again.
+ */
+static bool poll_out2(struct pit *p)
+{
+	uint64_t now = clock_ns();
+	bool out = output(&p->ch[2], ticks_now(p));
+	bool gap = now - p->out2_ns > POLL_GAP_NS;
+
+	if (out && !p->out2_seen && gap && now - p->out2_ns < POLL_MAX_NS)
+		out = false;
+	p->out2_seen = out;
+	p->out2_ns = now;
+	return out;
+}
+
 static uint64_t port61_read(void *arg, int vcpu, uint64_t off, unsigned size)
 {
 	struct pit *p = arg;
@@ -392,7 +418,7 @@ static uint64_t port61_read(void *arg, int vcpu, uint64_t off, unsigned size)
 	(void)off;
 	(void)size;
 	return p->ch[2].gate | p->speaker << 1 | p->port61 |
-	    (clock_ns() / REFRESH_NS & 1) << 4 | output(&p->ch[2], ticks_now(p)) << 5;
+	    (clock_ns() / REFRESH_NS & 1) << 4 | poll_out2(p) << 5;
 }
 
 static void port61_write(void *arg, int vcpu, uint64_t off, unsigned size, uint64_t v)

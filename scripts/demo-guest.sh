@@ -147,9 +147,11 @@ mount -t devpts pts /dev/pts
 for m in $(cat /lib/modules/order); do
 	insmod "/lib/modules/$m"
 done
-if [ -b /dev/vda ] && [ "$(blkid /dev/vda | grep -c ext4)" = 1 ]; then
-	mount /dev/vda /mnt
-fi
+for disk in /dev/vda1 /dev/vda; do
+	if [ -b "$disk" ] && mount -t ext4 "$disk" /mnt 2>/dev/null; then
+		break
+	fi
+done
 hostname bhyve
 END
 cat >"$root/etc/session" <<'END'

@@ -80,6 +80,12 @@ class Console:
         for flag in (termios.ICANON, termios.ECHO, termios.ISIG):
             assert lflag & flag, "terminal modes were not restored"
 
+    def login(self, timeout=BOOT_TIMEOUT):
+        """Waits for the guest's shell and makes its lines long, so that echoes do not wrap."""
+        self.expect_exact(SHELL, timeout=timeout)
+        self.send("stty cols 500\r")
+        self.expect_exact(SHELL, timeout=60)
+
     def sh(self, command, timeout=60):
         """Runs a command in the guest's shell; its output and status."""
         self.send(command + "; echo DO''NE=$?\r")

@@ -52,7 +52,10 @@ struct host_cpu {
 #define L1_ECX_HV	BIT(31)
 #define L1_ECX_XSAVE	BIT(26)
 #define L1_ECX_AVX	(BIT(12) | BIT(28) | BIT(29))
-/* FPU VME DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR PGE MCA CMOV PAT PSE36 CLFSH MMX FXSR SSE SSE2 */
+/*
+ * FPU VME DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR PGE MCA CMOV PAT PSE36 CLFSH MMX
+ * FXSR SSE SSE2
+ */
 #define L1_EDX                                                                       \
 	(BIT(0) | BIT(1) | BIT(2) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(7) |     \
 	    BIT(8) | BIT(9) | BIT(11) | BIT(12) | BIT(13) | BIT(14) | BIT(15) |      \

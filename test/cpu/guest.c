@@ -25,7 +25,7 @@
 #define PHYS_KERN 0x10000u	/* GDT, TSS, IDT, handlers, stack: 4 pages */
 #define PHYS_CODE 0x20000u
 #define PHYS_DATA 0x30000u
-#define KERN	  UINT64_C(0xffff800000000000) /* its address */
+#define KERN	  UINT64_C(0xffffb1c2d3e00000) /* its address, hard to hit by chance */
 #define GDT	  KERN
 #define TSS	  (KERN + 0x800u)
 #define IDT	  (KERN + 0x1000u)
@@ -125,8 +125,8 @@ static void build_tables(void)
 	phys64(PHYS_PD)[ORACLE_CODE >> 21] = PHYS_PT_C | dir;
 	phys64(PHYS_PD)[ORACLE_DATA >> 21] = PHYS_PT_D | dir;
 	phys64(PHYS_PML4)[KERN >> 39 & 511] = PHYS_PDPT_K | dir;
-	phys64(PHYS_PDPT_K)[0] = PHYS_PD_K | dir;
-	phys64(PHYS_PD_K)[0] = PHYS_PT_K | dir;
+	phys64(PHYS_PDPT_K)[KERN >> 30 & 511] = PHYS_PD_K | dir;
+	phys64(PHYS_PD_K)[KERN >> 21 & 511] = PHYS_PT_K | dir;
 	phys64(PHYS_PT_C)[0] = PHYS_CODE | PTE_P | PTE_U | PTE_A;
 	for (unsigned i = 0; i < DATA_PAGES; i++)
 		if (i != DATA_HOLE)

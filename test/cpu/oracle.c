@@ -29,8 +29,8 @@ static double now(void)
 	return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
 }
 
-static void print_bytes(const char *name, unsigned i, const uint8_t *in, const uint8_t *host,
-    const uint8_t *guest, unsigned n)
+static void print_bytes(const char *name, unsigned i, const uint8_t *in,
+    const uint8_t *host, const uint8_t *guest, unsigned n)
 {
 	const uint8_t *sets[] = { in, host, guest };
 	static const char *const who[] = { "before", "host  ", "engine" };
@@ -256,7 +256,8 @@ static unsigned mnemonic_of(const struct test *t)
 }
 
 /* 0, or -1 when a side could not run. */
-static int run_batch(uint64_t seed, unsigned count, struct tally *tally, unsigned max_report)
+static int run_batch(uint64_t seed, unsigned count, struct tally *tally,
+    unsigned max_report)
 {
 	unsigned n;
 

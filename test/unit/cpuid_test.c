@@ -17,8 +17,8 @@ static const struct engine_config cfg = {
 	.x2apic = true,
 };
 
-static struct cpuid_regs guest_of(const struct engine_config *c, unsigned cpu, uint32_t leaf,
-    uint32_t sub)
+static struct cpuid_regs guest_of(const struct engine_config *c, unsigned cpu,
+    uint32_t leaf, uint32_t sub)
 {
 	struct cpuid_context ctx = { .cpu = cpu, .cr4 = 0, .xcr0 = 7, .apic_enabled = true };
 	struct cpuid_regs r;

@@ -12,6 +12,7 @@
 
 #include "cpu/soft/jit/priv.h"
 #include "lib/config.h"
+#include "lib/log.h"
 
 uint32_t jit_key(const struct soft_cpu *cpu)
 {
@@ -361,10 +362,19 @@ int jit_create(struct soft_cpu *cpu)
 	return 0;
 }
 
+static void log_stat(void *arg, const char *name, uint64_t value)
+{
+	const struct soft_cpu *cpu = arg;
+
+	log_info("vCPU %u: %s: %llu", cpu->id, name, (unsigned long long)value);
+}
+
 void jit_destroy(struct soft_cpu *cpu)
 {
 	if (!cpu->jit)
 		return;
+	if (cpu->jit->perfmap)
+		jit_stats(cpu, log_stat, cpu);
 	cache_flush(cpu->jit);
 	if (cpu->jit->perfmap)
 		fclose(cpu->jit->perfmap);

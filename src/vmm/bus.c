@@ -50,7 +50,8 @@ struct bus {
 
 static struct slot *slot_of(struct bus *bus, int vcpu)
 {
-	return &bus->slot[vcpu >= 0 && (unsigned)vcpu < SLOTS - 1 ? (unsigned)vcpu : SLOTS - 1];
+	return &bus->slot[vcpu >= 0 && (unsigned)vcpu < SLOTS - 1 ? (unsigned)vcpu
+								  : SLOTS - 1];
 }
 
 static struct table *table_new(unsigned n)
@@ -162,7 +163,8 @@ void bus_remove(struct bus *bus, uint64_t base)
 			    (t->n - at) * sizeof(t->r[0]));
 			replace(bus, t);
 		} else {
-			log_error("no memory to remove %s from the bus", old->r[at].name);
+			log_error(
+			    "no memory to remove %s from the bus", old->r[at].name);
 		}
 	}
 	pthread_mutex_unlock(&bus->change);
@@ -170,7 +172,8 @@ void bus_remove(struct bus *bus, uint64_t base)
 
 enum hit { MISS, HIT, STRADDLES };
 
-static enum hit find(const struct table *t, uint64_t addr, unsigned size, struct range *out)
+static enum hit find(
+    const struct table *t, uint64_t addr, unsigned size, struct range *out)
 {
 	unsigned at = lower(t, addr);
 
@@ -195,12 +198,13 @@ static void call(const struct range *r, int vcpu, uint64_t addr, unsigned size,
 	if (write && r->write != NULL)
 		r->write(r->arg, vcpu, addr - r->base, size, *value);
 	else if (!write && r->read != NULL)
-		*value = r->read(r->arg, vcpu, addr - r->base, size) & mask_of(size);
+		*value =
+		    r->read(r->arg, vcpu, addr - r->base, size) & mask_of(size);
 }
 
 /* One access inside one range, or none. */
-static enum hit access_once(struct bus *bus, struct slot *slot, int vcpu, uint64_t addr,
-    unsigned size, uint64_t *value, bool write)
+static enum hit access_once(struct bus *bus, struct slot *slot, int vcpu,
+    uint64_t addr, unsigned size, uint64_t *value, bool write)
 {
 	for (;;) {
 		struct range r;
@@ -222,8 +226,9 @@ static enum hit access_once(struct bus *bus, struct slot *slot, int vcpu, uint64
 
 		atomic_fetch_add(&slot->inside, 1);
 		now = atomic_load(&bus->table);
-		bool same = find(now, addr, size, &again) == HIT && again.base == r.base &&
-		    again.arg == r.arg && again.read == r.read && again.write == r.write;
+		bool same = find(now, addr, size, &again) == HIT &&
+			    again.base == r.base && again.arg == r.arg &&
+			    again.read == r.read && again.write == r.write;
 		atomic_fetch_sub(&slot->inside, 1);
 		if (same)
 			call(&r, vcpu, addr, size, value, write);
@@ -240,8 +245,8 @@ static bool access_bus(struct bus *bus, int vcpu, uint64_t addr, unsigned size,
 	enum hit hit = STRADDLES;
 	bool claimed = false;
 
-	atomic_fetch_add_explicit(write ? &slot->writes : &slot->reads, 1,
-	    memory_order_relaxed);
+	atomic_fetch_add_explicit(
+	    write ? &slot->writes : &slot->reads, 1, memory_order_relaxed);
 	if (size == 0 || size > 8) {
 		hit = MISS;
 	} else {
@@ -250,7 +255,8 @@ static bool access_bus(struct bus *bus, int vcpu, uint64_t addr, unsigned size,
 		else
 			*value = mask_of(size);
 		if ((size & (size - 1)) == 0)
-			hit = access_once(bus, slot, vcpu, addr, size, value, write);
+			hit =
+			    access_once(bus, slot, vcpu, addr, size, value, write);
 	}
 	claimed = hit == HIT;
 	if (hit == STRADDLES) {
@@ -259,7 +265,8 @@ static bool access_bus(struct bus *bus, int vcpu, uint64_t addr, unsigned size,
 		for (unsigned i = 0; i < size; i++) {
 			uint64_t byte = write ? all >> (i * 8) & 0xff : 0xff;
 
-			if (access_once(bus, slot, vcpu, addr + i, 1, &byte, write) == HIT)
+			if (access_once(
+				bus, slot, vcpu, addr + i, 1, &byte, write) == HIT)
 				claimed = true;
 			got |= (byte & 0xff) << (i * 8);
 		}
@@ -267,17 +274,20 @@ static bool access_bus(struct bus *bus, int vcpu, uint64_t addr, unsigned size,
 			*value = got;
 	}
 	if (!claimed)
-		atomic_fetch_add_explicit(&slot->unclaimed, 1, memory_order_relaxed);
+		atomic_fetch_add_explicit(
+		    &slot->unclaimed, 1, memory_order_relaxed);
 	return claimed;
 }
 
-bool bus_read(struct bus *bus, int vcpu, uint64_t addr, unsigned size, uint64_t *value)
+bool bus_read(
+    struct bus *bus, int vcpu, uint64_t addr, unsigned size, uint64_t *value)
 {
 	*value = ~UINT64_C(0);
 	return access_bus(bus, vcpu, addr, size, value, false);
 }
 
-bool bus_write(struct bus *bus, int vcpu, uint64_t addr, unsigned size, uint64_t value)
+bool bus_write(
+    struct bus *bus, int vcpu, uint64_t addr, unsigned size, uint64_t value)
 {
 	return access_bus(bus, vcpu, addr, size, &value, true);
 }

@@ -19,8 +19,8 @@ static void unclaimed_port(struct machine *m, const char *verb, unsigned port)
 {
 	if (!m->strict_io)
 		return;
-	log_error("guest %s port 0x%x, which nothing emulates (-e, x86.strictio)", verb,
-	    port);
+	log_error("guest %s port 0x%x, which nothing emulates (-e, x86.strictio)",
+	    verb, port);
 	machine_suspend(m, SUSPEND_ERROR);
 }
 
@@ -35,7 +35,8 @@ static uint64_t host_io_read(void *arg, int cpu, uint16_t port, unsigned size)
 	return v;
 }
 
-static void host_io_write(void *arg, int cpu, uint16_t port, unsigned size, uint64_t v)
+static void host_io_write(
+    void *arg, int cpu, uint16_t port, unsigned size, uint64_t v)
 {
 	struct machine *m = arg;
 
@@ -58,7 +59,8 @@ static uint64_t host_mmio_read(void *arg, int cpu, uint64_t gpa, unsigned size)
 	return value;
 }
 
-static void host_mmio_write(void *arg, int cpu, uint64_t gpa, unsigned size, uint64_t value)
+static void host_mmio_write(
+    void *arg, int cpu, uint64_t gpa, unsigned size, uint64_t value)
 {
 	struct machine *m = arg;
 	struct vcpu *v = &m->vcpu[cpu];

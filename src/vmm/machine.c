@@ -36,7 +36,8 @@ static int read_topology(struct machine *m)
 	if (cpus == 0)
 		cpus = sockets * cores * threads;
 	if (cpus != sockets * cores * threads) {
-		log_error("%llu CPUs cannot be %llu sockets of %llu cores of %llu threads: "
+		log_error("%llu CPUs cannot be %llu sockets of %llu cores of %llu "
+			  "threads: "
 			  "the product must be the number of CPUs",
 		    (unsigned long long)cpus, (unsigned long long)sockets,
 		    (unsigned long long)cores, (unsigned long long)threads);
@@ -79,8 +80,10 @@ static int create_memory(struct machine *m)
 
 	if (text == NULL)
 		text = MEMORY_DEFAULT;
-	if (size_parse_memory(text, &size) != 0 || size == 0 || size % MEMORY_PAGE != 0) {
-		log_error("memory size '%s': want a multiple of 4 KiB above 0, as in 512M "
+	if (size_parse_memory(text, &size) != 0 || size == 0 ||
+	    size % MEMORY_PAGE != 0) {
+		log_error("memory size '%s': want a multiple of 4 KiB above 0, as "
+			  "in 512M "
 			  "or 4G",
 		    text);
 		return -EINVAL;
@@ -90,13 +93,15 @@ static int create_memory(struct machine *m)
 		return -EINVAL;
 	err = memory_create(&m->mem, size, wired, in_core);
 	if (err == -ENOMEM && wired)
-		log_error("cannot wire %s of guest memory: not enough memory, or the limit "
+		log_error("cannot wire %s of guest memory: not enough memory, or "
+			  "the limit "
 			  "of locked memory is lower (ulimit -l)",
 		    text);
 	else if (err == -ENOMEM)
 		log_error("%s of guest memory is more than this host has", text);
 	else if (err != 0)
-		log_error("cannot get %s of guest memory: %s", text, strerrordesc_np(-err));
+		log_error("cannot get %s of guest memory: %s", text,
+		    strerrordesc_np(-err));
 	return err;
 }
 
@@ -126,7 +131,8 @@ static int create_engine(struct machine *m, const struct engine_ops *ops)
 	for (unsigned i = 0; i < m->ncpu && err == 0; i++) {
 		err = vcpu_setup(m, i);
 		if (err != 0)
-			log_error("cannot create vCPU %u: %s", i, strerrordesc_np(-err));
+			log_error(
+			    "cannot create vCPU %u: %s", i, strerrordesc_np(-err));
 		else
 			lapic_set_x2apic_allowed(m->vcpu[i].lapic, ec.x2apic);
 	}
@@ -137,9 +143,12 @@ static int create_chipset(struct machine *m)
 {
 	int err;
 
-	if ((err = ioapic_create(m, &m->ioapic)) != 0 || (err = pic_create(m, &m->pic)) != 0 ||
-	    (err = pit_create(m, &m->pit)) != 0 || (err = hpet_create(m, &m->hpet)) != 0 ||
-	    (err = rtc_create(m, &m->rtc)) != 0 || (err = pm_create(m, &m->pm)) != 0)
+	if ((err = ioapic_create(m, &m->ioapic)) != 0 ||
+	    (err = pic_create(m, &m->pic)) != 0 ||
+	    (err = pit_create(m, &m->pit)) != 0 ||
+	    (err = hpet_create(m, &m->hpet)) != 0 ||
+	    (err = rtc_create(m, &m->rtc)) != 0 ||
+	    (err = pm_create(m, &m->pm)) != 0)
 		log_error("cannot create the chipset: %s", strerrordesc_np(-err));
 	return err;
 }
@@ -150,7 +159,8 @@ static int create_parts(struct machine *m, const struct engine_ops *ops)
 
 	m->tsc_hz = clock_tsc_hz();
 	if (m->tsc_hz == 0) {
-		log_error("this host's time stamp counter does not run at a constant rate: "
+		log_error("this host's time stamp counter does not run at a "
+			  "constant rate: "
 			  "a guest could not keep time");
 		return -ENOTSUP;
 	}
@@ -172,7 +182,8 @@ static int create_parts(struct machine *m, const struct engine_ops *ops)
 	}
 	err = event_loop_new(&m->loop, &m->lock);
 	if (err != 0) {
-		log_error("cannot create the event loop: %s", strerrordesc_np(-err));
+		log_error(
+		    "cannot create the event loop: %s", strerrordesc_np(-err));
 		return err;
 	}
 	err = create_engine(m, ops);
@@ -180,14 +191,16 @@ static int create_parts(struct machine *m, const struct engine_ops *ops)
 		err = create_chipset(m);
 	if (err != 0)
 		return err;
-	/* Without a boot ROM nothing runs before the kernel: leave what firmware leaves. */
+	/* Without a boot ROM nothing runs before the kernel: leave what firmware
+	 * leaves. */
 	m->sync->reset_on_init = config_get(m->cfg, "bootrom") == NULL;
 	if (m->sync->reset_on_init)
 		lapic_virtual_wire(m->vcpu[0].lapic);
 	return 0;
 }
 
-int machine_create(struct machine **out, struct config *cfg, const struct engine_ops *ops)
+int machine_create(
+    struct machine **out, struct config *cfg, const struct engine_ops *ops)
 {
 	struct machine *m = calloc(1, sizeof(*m));
 	int err;
@@ -263,7 +276,8 @@ enum suspend_reason machine_run(struct machine *m)
 	block_signals(&old);
 	err = vcpu_timer_start(m);
 	if (err != 0)
-		log_error("no thread for the vCPUs' timers: %s", strerrordesc_np(-err));
+		log_error(
+		    "no thread for the vCPUs' timers: %s", strerrordesc_np(-err));
 	for (unsigned i = 0; i < m->ncpu && err == 0; i++)
 		err = vcpu_start(&m->vcpu[i]);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
@@ -277,7 +291,8 @@ enum suspend_reason machine_run(struct machine *m)
 	for (unsigned i = 0; i < m->ncpu; i++)
 		vcpu_join(&m->vcpu[i]);
 	vcpu_timer_stop(m);
-	/* A loop that was stopped by hand, without a reason, was stopped from outside. */
+	/* A loop that was stopped by hand, without a reason, was stopped from
+	 * outside. */
 	machine_suspend(m, SUSPEND_DESTROY);
 	return (enum suspend_reason)atomic_load(&m->suspend);
 }
@@ -333,17 +348,18 @@ void machine_isa_irq(struct machine *m, unsigned irq, bool level)
 	pic_set(m->pic, irq, level);
 }
 
-#define MSI_WINDOW     UINT64_C(0xfee)
-#define MSI_REDIRECT   0x8u
-#define MSI_LOGICAL    0x4u
-#define MSI_LEVEL      0x8000u
-#define MSI_ASSERT     0x4000u
-#define MODE_FIXED     0u
-#define MODE_LOWEST    1u
+#define MSI_WINDOW   UINT64_C(0xfee)
+#define MSI_REDIRECT 0x8u
+#define MSI_LOGICAL  0x4u
+#define MSI_LEVEL    0x8000u
+#define MSI_ASSERT   0x4000u
+#define MODE_FIXED   0u
+#define MODE_LOWEST  1u
 
 void machine_msi(struct machine *m, uint64_t addr, uint32_t data)
 {
-	/* Address bits 5-11 extend the destination, as CPUID 0x40000001 announces. */
+	/* Address bits 5-11 extend the destination, as CPUID 0x40000001 announces.
+	 */
 	uint32_t dest = (addr >> 12 & 0xff) | (addr >> 5 & 0x7f) << 8;
 	bool logical = addr & MSI_LOGICAL;
 	unsigned mode = data >> 8 & 7;

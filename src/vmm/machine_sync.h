@@ -15,18 +15,21 @@ struct machine_sync {
 	pthread_mutex_t lock; /* a leaf; guards the next three */
 	pthread_cond_t cond;
 	unsigned paused; /* nesting of machine_pause() */
-	unsigned held;	 /* vCPU threads that wait for resume */
-	unsigned live;	 /* vCPU threads in their loop */
+	unsigned held;   /* vCPU threads that wait for resume */
+	unsigned live;   /* vCPU threads in their loop */
 	/* vCPUs asleep that no interrupt can wake: only NMI, INIT or SIPI. */
 	_Atomic unsigned dead;
-	bool reset_on_init; /* INIT of the boot CPU: nothing is at its reset vector */
+	bool reset_on_init; /* INIT of the boot CPU: nothing is at its reset vector
+			     */
 
-	/* The thread that turns LAPIC deadlines into EV_TIMER for vCPUs in guest code. */
+	/* The thread that turns LAPIC deadlines into EV_TIMER for vCPUs in guest
+	 * code. */
 	pthread_t timer_thread;
 	int timer_epoll, timer_stop;
 	bool timer_started;
 
-	struct engine_host host; /* machine_host with this machine as its argument */
+	struct engine_host
+	    host; /* machine_host with this machine as its argument */
 };
 
 /* host.c: what the engine may ask of the machine; arg is the machine. */

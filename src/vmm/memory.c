@@ -14,7 +14,8 @@
 
 #include "lib/util.h"
 
-/* Huge pages need host and guest addresses to agree modulo 2 MiB; 1 GiB for luck. */
+/* Huge pages need host and guest addresses to agree modulo 2 MiB; 1 GiB for luck.
+ */
 #define BASE_ALIGN GiB
 
 /* More than RAM and swap can never be used and would end in the OOM killer. */
@@ -29,8 +30,8 @@ static bool host_has(uint64_t size)
 
 static void *reserve(uint64_t len)
 {
-	void *p = mmap(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-	    -1, 0);
+	void *p = mmap(NULL, len, PROT_NONE,
+	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	return p == MAP_FAILED ? NULL : p;
 }
@@ -77,7 +78,8 @@ int memory_create(struct memory *mem, uint64_t size, bool wired, bool in_core)
 		return -ENOMEM;
 	mem->low = MIN(size, MEMORY_LOW_LIMIT);
 	mem->high = size - mem->low;
-	mem->span = (mem->high > 0 ? MEMORY_HIGH_BASE + mem->high : mem->low) + MEMORY_PAGE;
+	mem->span =
+	    (mem->high > 0 ? MEMORY_HIGH_BASE + mem->high : mem->low) + MEMORY_PAGE;
 	mem->base = reserve_aligned(mem->span);
 	if (mem->base == NULL) {
 		err = -ENOMEM;
@@ -85,7 +87,8 @@ int memory_create(struct memory *mem, uint64_t size, bool wired, bool in_core)
 	}
 	err = open_ram(mem->base, mem->low, wired, in_core);
 	if (err == 0)
-		err = open_ram(mem->base + MEMORY_HIGH_BASE, mem->high, wired, in_core);
+		err = open_ram(
+		    mem->base + MEMORY_HIGH_BASE, mem->high, wired, in_core);
 	if (err != 0)
 		goto fail;
 	mem->code = mmap(NULL, mem->span / MEMORY_PAGE, PROT_READ | PROT_WRITE,
@@ -135,10 +138,11 @@ void memory_written(struct memory *mem, uint64_t gpa, uint64_t len)
 {
 	if (len == 0 || mem->code_written == NULL || !memory_is_ram(mem, gpa, len))
 		return;
-	/* The write must be visible before code[] is read: a vCPU marks, then decodes. */
+	/* The write must be visible before code[] is read: a vCPU marks, then
+	 * decodes. */
 	atomic_thread_fence(memory_order_seq_cst);
-	for (uint64_t page = gpa / MEMORY_PAGE; page <= (gpa + len - 1) / MEMORY_PAGE;
-	     page++) {
+	for (uint64_t page = gpa / MEMORY_PAGE;
+	     page <= (gpa + len - 1) / MEMORY_PAGE; page++) {
 		if (mem->code[page]) {
 			mem->code_written(mem->code_arg, gpa, len);
 			return;

@@ -3,15 +3,16 @@
 
 #include <string.h>
 
-#define CR0_ET 0x10u
-#define CR0_CD 0x40000000u
-#define CR0_NW 0x20000000u
+#define CR0_ET          0x10u
+#define CR0_CD          0x40000000u
+#define CR0_NW          0x20000000u
 
 #define APIC_BASE_RESET UINT64_C(0xFEE00000)
-#define APIC_BASE_BSP	0x100u
-#define APIC_BASE_EN	0x800u
+#define APIC_BASE_BSP   0x100u
+#define APIC_BASE_EN    0x800u
 
-static void set_seg(struct vcpu_seg *seg, uint16_t sel, uint64_t base, uint32_t access)
+static void set_seg(
+    struct vcpu_seg *seg, uint16_t sel, uint64_t base, uint32_t access)
 {
 	*seg = (struct vcpu_seg){
 		.sel = sel,
@@ -56,9 +57,11 @@ void vcpu_state_reset(struct vcpu_state *s, unsigned id)
 	s->cr0 = CR0_ET | CR0_CD | CR0_NW;
 	s->xcr0 = 1;
 	s->pat = UINT64_C(0x0007040600070406);
-	s->apic_base = APIC_BASE_RESET | APIC_BASE_EN | (id == 0 ? APIC_BASE_BSP : 0);
+	s->apic_base =
+	    APIC_BASE_RESET | APIC_BASE_EN | (id == 0 ? APIC_BASE_BSP : 0);
 	s->misc_enable = 1; /* fast strings */
-	/* As after FNINIT; a zero abridged tag word means all registers are empty. */
+	/* As after FNINIT; a zero abridged tag word means all registers are empty.
+	 */
 	s->fpu[0] = 0x7f;
 	s->fpu[1] = 0x03;
 	s->fpu[24] = 0x80; /* MXCSR 0x1f80 */

@@ -6,8 +6,8 @@
  * thread lives, except between machine_pause() and machine_resume().
  *
  * Sleep protocol: the sleeper sets link->sleeping, then looks at link->events and
- * waits for the word to change; a notifier sets bits, then looks at sleeping. Both sides
- * are sequentially consistent, so a wake-up is never lost.
+ * waits for the word to change; a notifier sets bits, then looks at sleeping. Both
+ * sides are sequentially consistent, so a wake-up is never lost.
  */
 #include <errno.h>
 #include <linux/futex.h>
@@ -37,7 +37,8 @@ void vcpu_notify(struct vcpu *v, uint32_t events)
 	uint32_t old = atomic_fetch_or(&link->events, events);
 
 	if ((old & events) != events && atomic_load(&link->sleeping))
-		syscall(SYS_futex, &link->events, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+		syscall(
+		    SYS_futex, &link->events, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
 static void clear_events(struct vcpu *v, uint32_t events)
@@ -107,7 +108,8 @@ static void idle(struct vcpu *v)
 
 		atomic_store(&link->sleeping, 1);
 		if (intr) {
-			/* Set may mean too low a priority: ask, then wait for the next. */
+			/* Set may mean too low a priority: ask, then wait for the
+			 * next. */
 			clear_events(v, EV_INTR);
 			if (lapic_pending(v->lapic)) {
 				atomic_fetch_or(&link->events, EV_INTR);
@@ -138,8 +140,8 @@ static void idle(struct vcpu *v)
 	atomic_store(&link->sleeping, 0);
 	if (dead)
 		atomic_fetch_sub(&v->m->sync->dead, 1);
-	atomic_fetch_add_explicit(&v->stats.idle_ns, clock_ns() - began,
-	    memory_order_relaxed);
+	atomic_fetch_add_explicit(
+	    &v->stats.idle_ns, clock_ns() - began, memory_order_relaxed);
 }
 
 static void take_init(struct vcpu *v)
@@ -316,10 +318,12 @@ int vcpu_start(struct vcpu *v)
 	if (err != 0) {
 		enter_or_leave(v, false);
 		if (text != NULL)
-			log_error("vCPU %u cannot run on host CPUs %s (vcpu.%u.cpuset): %s",
+			log_error("vCPU %u cannot run on host CPUs %s "
+				  "(vcpu.%u.cpuset): %s",
 			    v->id, text, v->id, strerrordesc_np(-err));
 		else
-			log_error("no thread for vCPU %u: %s", v->id, strerrordesc_np(-err));
+			log_error("no thread for vCPU %u: %s", v->id,
+			    strerrordesc_np(-err));
 		return err;
 	}
 	v->created = true;
@@ -343,8 +347,9 @@ int vcpu_set_state(struct vcpu *v, const struct vcpu_state *s)
 	if (err != 0)
 		return err;
 	lapic_set_state(v->lapic, s);
-	set_run_state(v, s->activity <= VCPU_SHUTDOWN ? (enum vcpu_activity)s->activity
-						      : VCPU_RUNNING);
+	set_run_state(v, s->activity <= VCPU_SHUTDOWN
+			     ? (enum vcpu_activity)s->activity
+			     : VCPU_RUNNING);
 	return 0;
 }
 

@@ -1,8 +1,8 @@
 /*
  * LAPIC deadlines while guest code runs: one timerfd a vCPU and one thread that
  * turns their expiry into EV_TIMER. A vCPU asleep in HLT uses its futex's timeout
- * instead. Arming is lazy: a timer that is set to an earlier time stays, and the vCPU
- * looks again when it fires.
+ * instead. Arming is lazy: a timer that is set to an earlier time stays, and the
+ * vCPU looks again when it fires.
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -63,7 +63,8 @@ static void *timer_main(void *arg)
 			if (v == NULL)
 				return NULL;
 			/* EAGAIN: set anew meanwhile. */
-			if (read(v->timer_fd, &times, sizeof(times)) == sizeof(times))
+			if (read(v->timer_fd, &times, sizeof(times)) ==
+			    sizeof(times))
 				vcpu_notify(v, EV_TIMER);
 		}
 		if (n < 0 && errno != EINTR)
@@ -104,7 +105,8 @@ void vcpu_timer_stop(struct machine *m)
 	uint64_t one = 1;
 
 	if (s->timer_started) {
-		while (write(s->timer_stop, &one, sizeof(one)) < 0 && errno == EINTR)
+		while (
+		    write(s->timer_stop, &one, sizeof(one)) < 0 && errno == EINTR)
 			;
 		pthread_join(s->timer_thread, NULL);
 		s->timer_started = false;

@@ -79,8 +79,8 @@ void event_loop_stop(struct event_loop *loop)
 	(void)loop;
 }
 
-struct event *event_add_fd(struct event_loop *loop, int fd, uint32_t events,
-    event_fd_fn *fn, void *arg)
+struct event *event_add_fd(
+    struct event_loop *loop, int fd, uint32_t events, event_fd_fn *fn, void *arg)
 {
 	(void)loop;
 	(void)fd;
@@ -110,7 +110,8 @@ void event_set_timer(struct event *ev, uint64_t when_ns)
 	ev->when = when_ns;
 }
 
-struct event *event_add_signal(struct event_loop *loop, int signo, event_fn *fn, void *arg)
+struct event *event_add_signal(
+    struct event_loop *loop, int signo, event_fn *fn, void *arg)
 {
 	(void)loop;
 	(void)signo;
@@ -150,7 +151,8 @@ static struct event *earliest(struct event_loop *loop, uint64_t until)
 	struct event *best = NULL;
 
 	for (struct event *ev = loop->events; ev != NULL; ev = ev->next)
-		if (ev->when != 0 && ev->when <= until && (!best || ev->when < best->when))
+		if (ev->when != 0 && ev->when <= until &&
+		    (!best || ev->when < best->when))
 			best = ev;
 	return best;
 }
@@ -286,7 +288,8 @@ uint64_t chip_read(struct machine *m, unsigned cpu, uint64_t gpa, unsigned size)
 	return m->sync->host.mmio_read(m, (int)cpu, gpa, size);
 }
 
-void chip_write(struct machine *m, unsigned cpu, uint64_t gpa, unsigned size, uint64_t v)
+void chip_write(
+    struct machine *m, unsigned cpu, uint64_t gpa, unsigned size, uint64_t v)
 {
 	m->sync->host.mmio_write(m, (int)cpu, gpa, size, v);
 }

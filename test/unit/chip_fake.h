@@ -1,7 +1,7 @@
 /*
  * A machine for chipset tests: the real machine.c, buses and chips, an engine that
- * executes nothing, and a time that moves only when the test says so. clock.h and event.h
- * are ours here, so timers fire in order and exactly.
+ * executes nothing, and a time that moves only when the test says so. clock.h and
+ * event.h are ours here, so timers fire in order and exactly.
  */
 #pragma once
 
@@ -33,7 +33,8 @@ void chip_jump(struct machine *m, uint64_t ns);
 uint32_t chip_in(struct machine *m, uint16_t port, unsigned size);
 void chip_out(struct machine *m, uint16_t port, unsigned size, uint32_t v);
 uint64_t chip_read(struct machine *m, unsigned cpu, uint64_t gpa, unsigned size);
-void chip_write(struct machine *m, unsigned cpu, uint64_t gpa, unsigned size, uint64_t v);
+void chip_write(
+    struct machine *m, unsigned cpu, uint64_t gpa, unsigned size, uint64_t v);
 /* xAPIC registers. */
 uint32_t chip_apic(struct machine *m, unsigned cpu, unsigned reg);
 void chip_apic_set(struct machine *m, unsigned cpu, unsigned reg, uint32_t v);

@@ -138,7 +138,7 @@ static void test_pic_priorities(void **state)
 	assert_int_equal(chip_take(m, 0), 0x25);
 	chip_out(m, 0x20, 1, 0x0b);
 	assert_int_equal(chip_in(m, 0x20, 1), 0x20); /* ISR */
-	chip_out(m, 0x20, 1, 0x65);		     /* specific EOI of 5 */
+	chip_out(m, 0x20, 1, 0x65);                  /* specific EOI of 5 */
 	assert_int_equal(chip_in(m, 0x20, 1), 0);
 	chip_destroy(m);
 }
@@ -281,8 +281,10 @@ static void test_hostile(void **state)
 			isa(m, r >> 5 & 31, r >> 4 & 1);
 			break;
 		case 3:
-			chip_write(m, 0, 0xfec00000 + (r >> 4 & 0x1f), 1u << (r >> 9 & 3), v);
-			chip_read(m, 0, 0xfec00000 + (r >> 4 & 0xfff), 1u << (r >> 9 & 3));
+			chip_write(m, 0, 0xfec00000 + (r >> 4 & 0x1f),
+			    1u << (r >> 9 & 3), v);
+			chip_read(m, 0, 0xfec00000 + (r >> 4 & 0xfff),
+			    1u << (r >> 9 & 3));
 			break;
 		default:
 			chip_line(m, r >> 4 & 63, r >> 10 & 1);

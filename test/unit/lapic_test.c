@@ -38,7 +38,8 @@ static void test_priority_order(void **state)
 	assert_int_equal(chip_events(m, 1), EV_INTR);
 	assert_int_equal(chip_events(m, 0), 0);
 	assert_int_equal(chip_take(m, 1), 0x80);
-	assert_int_equal(chip_take(m, 1), -1); /* the others are below the one in service */
+	assert_int_equal(
+	    chip_take(m, 1), -1); /* the others are below the one in service */
 	ipi(m, 0, 1, 0x85);
 	assert_int_equal(chip_take(m, 1), -1); /* same class */
 	ipi(m, 0, 1, 0x90);
@@ -155,7 +156,8 @@ static void test_errors(void **state)
 	ipi(m, 0, 1, 0x0f);
 	assert_int_equal(chip_take(m, 0), 0xfe);
 	assert_int_equal(chip_take(m, 1), -1);
-	assert_int_equal(chip_apic(m, 0, 0x280), 0); /* not before a write latches */
+	assert_int_equal(
+	    chip_apic(m, 0, 0x280), 0); /* not before a write latches */
 	chip_apic_set(m, 0, 0x280, 0);
 	assert_int_equal(chip_apic(m, 0, 0x280), 0x20);
 	chip_apic(m, 0, 0x3d0);
@@ -229,7 +231,8 @@ static void test_dividers(void **state)
 		chip_apic_set(m, 0, 0x3e0, all[i].code);
 		chip_apic_set(m, 0, 0x380, 0xffffffff);
 		chip_advance(m, 1280000);
-		assert_int_equal(chip_apic(m, 0, 0x390), 0xffffffff - 1280000 / all[i].by);
+		assert_int_equal(
+		    chip_apic(m, 0, 0x390), 0xffffffff - 1280000 / all[i].by);
 	}
 	chip_destroy(m);
 }
@@ -317,12 +320,14 @@ static void test_apic_base_rules(void **state)
 	assert_int_equal(v, 0xfee00800);
 	assert_int_equal(rdmsr(m, 1, 0x803, &v), -EINVAL); /* not in x2APIC mode */
 	assert_int_equal(rdmsr(m, 1, 0x10, &v), -ENOENT);
-	assert_int_equal(wrmsr(m, 1, 0x1b, 0xfee00400), -EINVAL); /* EXTD without EN */
+	assert_int_equal(
+	    wrmsr(m, 1, 0x1b, 0xfee00400), -EINVAL); /* EXTD without EN */
 	assert_int_equal(wrmsr(m, 1, 0x1b, 0xfee00801), -EINVAL);
 	assert_int_equal(wrmsr(m, 1, 0x1b, UINT64_C(1) << 52), -EINVAL);
 	assert_int_equal(wrmsr(m, 1, 0x1b, 0xfee00c00), 0);
-	assert_int_equal(wrmsr(m, 1, 0x1b, 0xfee00800), -EINVAL); /* back to xAPIC */
-	assert_int_equal(chip_apic(m, 1, 0x30), 0xffffffff);	    /* no page any more */
+	assert_int_equal(
+	    wrmsr(m, 1, 0x1b, 0xfee00800), -EINVAL);         /* back to xAPIC */
+	assert_int_equal(chip_apic(m, 1, 0x30), 0xffffffff); /* no page any more */
 	assert_int_equal(rdmsr(m, 1, 0x803, &v), 0);
 	assert_int_equal(v, 0x50014);
 	assert_int_equal(rdmsr(m, 1, 0x802, &v), 0);
@@ -367,7 +372,8 @@ static void test_apic_base_rules(void **state)
 /* Every offset, size and MSR with several values: no crash, still alive. */
 static void test_hostile(void **state)
 {
-	static const uint64_t values[] = { 0, UINT64_MAX, 0x000c4500, 0xfee00800, 0x55 };
+	static const uint64_t values[] = { 0, UINT64_MAX, 0x000c4500, 0xfee00800,
+		0x55 };
 	struct machine *m = chip_create(x2_cpus);
 	uint64_t v;
 
@@ -376,7 +382,8 @@ static void test_hostile(void **state)
 		for (unsigned i = 0; i < 5; i++) {
 			for (unsigned off = 0; off < 0x1000; off++)
 				for (unsigned size = 1; size <= 8; size *= 2) {
-					chip_write(m, 0, 0xfee00000 + off, size, values[i]);
+					chip_write(m, 0, 0xfee00000 + off, size,
+					    values[i]);
 					chip_read(m, 0, 0xfee00000 + off, size);
 				}
 			for (uint32_t msr = 0x800; msr < 0x900; msr++) {

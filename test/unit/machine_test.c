@@ -1,7 +1,7 @@
 /*
  * vCPU threads in real time: IPIs, start-up, sleep, timers, pause, every way a
- * machine ends. The engine here runs small C functions as guest code. Also built with
- * ThreadSanitizer (meson setup -Db_sanitize=thread).
+ * machine ends. The engine here runs small C functions as guest code. Also built
+ * with ThreadSanitizer (meson setup -Db_sanitize=thread).
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -31,7 +31,8 @@ struct engine_vcpu {
 	struct engine *e;
 	unsigned id;
 	struct vcpu_state state;
-	int vector; /* interrupt being handled by this call of guest code, -1: none */
+	int vector; /* interrupt being handled by this call of guest code, -1: none
+		     */
 	unsigned phase;
 };
 
@@ -169,7 +170,7 @@ static double cpu_seconds(void)
 
 	getrusage(RUSAGE_SELF, &ru);
 	return (double)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec) +
-	    (double)(ru.ru_utime.tv_usec + ru.ru_stime.tv_usec) / 1e6;
+	       (double)(ru.ru_utime.tv_usec + ru.ru_stime.tv_usec) / 1e6;
 }
 
 /* Two CPUs send each other an interrupt from the handler, halting in between. */
@@ -186,10 +187,12 @@ static int guest_ping(struct engine_vcpu *cpu)
 			apic(cpu, 0x310, 1u << 24);
 			apic(cpu, 0x300, 0xc500);
 			apic(cpu, 0x300, 0x68a);
-			apic(cpu, 0x300, 0x68b); /* the second one, as software sends */
+			apic(cpu, 0x300,
+			    0x68b); /* the second one, as software sends */
 		} else {
 			/* Up: tell the boot CPU. */
-			if (cpu->state.seg[SEG_CS].base != 0x8a000 || cpu->state.rip != 0)
+			if (cpu->state.seg[SEG_CS].base != 0x8a000 ||
+			    cpu->state.rip != 0)
 				return ENGINE_ERROR;
 			apic(cpu, 0x310, 0);
 			apic(cpu, 0x300, 0x40);
@@ -284,7 +287,8 @@ static void test_ends(void **state)
 	assert_int_equal(run(make(guest_init_self, 1)), SUSPEND_RESET);
 }
 
-/* A periodic LAPIC timer, waited for in HLT; then one that interrupts a busy loop. */
+/* A periodic LAPIC timer, waited for in HLT; then one that interrupts a busy loop.
+ */
 static int guest_timer(struct engine_vcpu *cpu)
 {
 	if (cpu->phase == 0) {
@@ -318,7 +322,8 @@ static void test_lapic_timer(void **state)
 {
 	(void)state;
 	assert_int_equal(run(make(guest_timer, 1)), SUSPEND_POWEROFF);
-	/* Never early; on a busy host some periods may merge, so only a loose end. */
+	/* Never early; on a busy host some periods may merge, so only a loose end.
+	 */
 	assert_true(stamp >= 200 * MS);
 	assert_true(stamp < 5000 * MS);
 }
@@ -452,8 +457,8 @@ static void test_tsc_frequency(void **state)
 	t1 = clock_tsc();
 	n1 = clock_ns();
 	/* The check itself is good to some 50 ppm on a busy host. */
-	assert_true(labs((long)clock_muldiv(t1 - t0, 1000000000, hz) - (long)(n1 - n0)) <
-	    (long)(n1 - n0) / 1000);
+	assert_true(labs((long)clock_muldiv(t1 - t0, 1000000000, hz) -
+			 (long)(n1 - n0)) < (long)(n1 - n0) / 1000);
 }
 
 int main(void)

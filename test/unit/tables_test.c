@@ -74,7 +74,8 @@ static uint64_t find(const char *signature)
 	for (uint32_t i = 0; i < n; i++) {
 		uint64_t t = get32(xsdt + 36 + i * 8);
 
-		assert_int_equal(get32(get32(0xf2400 + 16) + 36 + i * 4), t); /* RSDT */
+		assert_int_equal(
+		    get32(get32(0xf2400 + 16) + 36 + i * 4), t); /* RSDT */
 		if (memcmp(fake_ram(&f, t), signature, 4) == 0)
 			return t;
 	}
@@ -152,9 +153,11 @@ static void test_acpi(void **state)
 	dump(get32(facp + 40), "dsdt");
 	dump(find("SSDT"), "ssdt");
 	snprintf(cmd, sizeof(cmd),
-	    "cd %s && iasl -e ssdt.aml -d dsdt.aml >log 2>&1 && iasl -d ssdt.aml >log 2>&1 && "
+	    "cd %s && iasl -e ssdt.aml -d dsdt.aml >log 2>&1 && iasl -d ssdt.aml "
+	    ">log 2>&1 && "
 	    "grep -q 'PRTA, Package (0x03)' ssdt.dsl && grep -q LNKC ssdt.dsl && "
-	    "grep -q 'LPCA, 0x0000000000010000)' ssdt.dsl && grep -q PNP0A03 dsdt.dsl",
+	    "grep -q 'LPCA, 0x0000000000010000)' ssdt.dsl && grep -q PNP0A03 "
+	    "dsdt.dsl",
 	    dir);
 	assert_int_equal(system(cmd), 0);
 	/* ACPICA evaluates what a guest would ask. */
@@ -162,7 +165,8 @@ static void test_acpi(void **state)
 	    "cd %s && acpiexec -b 'execute \\_SB.PC00._PRT;execute \\_PIC 1;"
 	    "execute \\_SB.PC00._PRT;execute \\_SB.PC00._CRS;"
 	    "execute \\_SB.PC00.ISA._ADR;execute \\_SB.PC00.COM1._STA' "
-	    "dsdt.aml ssdt.aml >log 2>&1 && ! grep -q 'Exception\\|Error\\|AE_' log && "
+	    "dsdt.aml ssdt.aml >log 2>&1 && ! grep -q 'Exception\\|Error\\|AE_' "
+	    "log && "
 	    "grep -q 'Name LNKB' log && grep -q '= 0000000000000011' log && "
 	    "grep -q '= 0000000000010000' log && grep -q '= 000000000000000F' log",
 	    dir);
@@ -172,7 +176,8 @@ static void test_acpi(void **state)
 	snprintf(cmd, sizeof(cmd),
 	    "cd %s && iasl -d facp.aml >log 2>&1 && iasl -d apic.aml >log 2>&1 && "
 	    "grep -q 'RTC Century Index : 32' facp.dsl && "
-	    "grep -q 'Processor ID : 03' apic.dsl && ! grep -qi 'invalid' facp.dsl apic.dsl",
+	    "grep -q 'Processor ID : 03' apic.dsl && ! grep -qi 'invalid' facp.dsl "
+	    "apic.dsl",
 	    dir);
 	assert_int_equal(system(cmd), 0);
 	fake_destroy(&f);
@@ -180,7 +185,8 @@ static void test_acpi(void **state)
 
 static void test_without(void **state)
 {
-	static const char *const keys[] = { "acpi_tables=false", "x86.mptable=false", NULL };
+	static const char *const keys[] = { "acpi_tables=false",
+		"x86.mptable=false", NULL };
 
 	(void)state;
 	start(1, 16 * MiB, keys);
@@ -234,10 +240,12 @@ static void test_mptable(void **state)
 
 static void test_smbios(void **state)
 {
-	static const char *const keys[] = { "uuid=12345678-9abc-def0-1122-334455667788",
-		"system.product_name=Thing", NULL };
-	static const uint8_t uuid[16] = { 0x78, 0x56, 0x34, 0x12, 0xbc, 0x9a, 0xf0, 0xde, 0x11,
-		0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88 };
+	static const char *const keys[] = {
+		"uuid=12345678-9abc-def0-1122-334455667788",
+		"system.product_name=Thing", NULL
+	};
+	static const uint8_t uuid[16] = { 0x78, 0x56, 0x34, 0x12, 0xbc, 0x9a, 0xf0,
+		0xde, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88 };
 	unsigned count, seen = 0;
 	uint64_t at, end;
 	char first[16];
@@ -269,8 +277,8 @@ static void test_smbios(void **state)
 		assert_true(at <= end);
 	}
 	assert_int_equal(at, end);
-	assert_int_equal(seen, BIT(0) | BIT(1) | BIT(2) | BIT(3) | BIT(4) | BIT(16) | BIT(17) |
-	    BIT(19));
+	assert_int_equal(seen, BIT(0) | BIT(1) | BIT(2) | BIT(3) | BIT(4) |
+				   BIT(16) | BIT(17) | BIT(19));
 	fake_destroy(&f);
 
 	/* The default is the same each time, and a version 3 UUID. */

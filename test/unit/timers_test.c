@@ -20,7 +20,8 @@ static unsigned ticks_of(struct machine *m, int vector, uint64_t ns, uint64_t st
 	return n;
 }
 
-static void pit_load(struct machine *m, unsigned channel, uint8_t control, uint16_t count)
+static void pit_load(
+    struct machine *m, unsigned channel, uint8_t control, uint16_t count)
 {
 	chip_out(m, 0x43, 1, control);
 	chip_out(m, (uint16_t)(0x40 + channel), 1, count & 0xff);
@@ -341,7 +342,8 @@ static void test_rtc_time(void **state)
 	assert_int_equal(cmos(m, 0x08), 1);
 	/* NVRAM and memory sizes: 3 GiB below, 512 MiB above 4 GiB. */
 	assert_int_equal(cmos(m, 0x34) | cmos(m, 0x35) << 8, (3072 - 16) * 16);
-	assert_int_equal(cmos(m, 0x5b) | cmos(m, 0x5c) << 8 | cmos(m, 0x5d) << 16, 512 * 16);
+	assert_int_equal(
+	    cmos(m, 0x5b) | cmos(m, 0x5c) << 8 | cmos(m, 0x5d) << 16, 512 * 16);
 	cmos_set(m, 0x7f, 0xa5);
 	assert_int_equal(cmos(m, 0xff), 0xa5);
 	uint8_t v;
@@ -484,8 +486,8 @@ static void test_strict_io(void **state)
 /* Random programming of everything, with time passing. */
 static void test_hostile(void **state)
 {
-	static const uint16_t ports[] = { 0x40, 0x41, 0x42, 0x43, 0x61, 0x70, 0x71, 0x400,
-		0x402, 0x404, 0x408, 0x40c, 0xb2, 0x60, 0x64, 0x92 };
+	static const uint16_t ports[] = { 0x40, 0x41, 0x42, 0x43, 0x61, 0x70, 0x71,
+		0x400, 0x402, 0x404, 0x408, 0x40c, 0xb2, 0x60, 0x64, 0x92 };
 	struct machine *m = hpet_machine();
 	uint32_t seed = 7;
 
@@ -505,8 +507,8 @@ static void test_hostile(void **state)
 			break;
 		case 3:
 		case 4:
-			chip_write(m, 0, HPET + (r >> 9 & 0x3fc) % 0x208, r & 1 ? 8 : 4,
-			    r & 2 ? v : (uint64_t)v << 29);
+			chip_write(m, 0, HPET + (r >> 9 & 0x3fc) % 0x208,
+			    r & 1 ? 8 : 4, r & 2 ? v : (uint64_t)v << 29);
 			break;
 		case 5:
 			chip_read(m, 0, HPET + (r >> 9 & 0x3ff), 1u << (r & 3));

@@ -56,14 +56,23 @@ static void test_bus_ranges(void **state)
 	uint64_t v;
 
 	(void)state;
-	assert_int_equal(bus_add(bus, "b", 0x1004, 4, 0, dev_read, dev_write, &b), 0);
-	assert_int_equal(bus_add(bus, "a", 0x1000, 4, BUS_UNLOCKED, dev_read, dev_write, &a), 0);
-	assert_int_equal(bus_add(bus, "x", 0x1002, 1, 0, dev_read, dev_write, &a), -EEXIST);
-	assert_int_equal(bus_add(bus, "x", 0xfff, 2, 0, dev_read, dev_write, &a), -EEXIST);
-	assert_int_equal(bus_add(bus, "x", 0x0, 0x10000, 0, dev_read, dev_write, &a), -EEXIST);
-	assert_int_equal(bus_add(bus, "x", 0x0, 0, 0, dev_read, dev_write, &a), -EINVAL);
-	assert_int_equal(bus_add(bus, "x", UINT64_MAX, 2, 0, dev_read, dev_write, &a), -EINVAL);
-	assert_int_equal(bus_add(bus, "top", UINT64_MAX - 3, 4, 0, dev_read, dev_write, &top), 0);
+	assert_int_equal(
+	    bus_add(bus, "b", 0x1004, 4, 0, dev_read, dev_write, &b), 0);
+	assert_int_equal(
+	    bus_add(bus, "a", 0x1000, 4, BUS_UNLOCKED, dev_read, dev_write, &a), 0);
+	assert_int_equal(
+	    bus_add(bus, "x", 0x1002, 1, 0, dev_read, dev_write, &a), -EEXIST);
+	assert_int_equal(
+	    bus_add(bus, "x", 0xfff, 2, 0, dev_read, dev_write, &a), -EEXIST);
+	assert_int_equal(
+	    bus_add(bus, "x", 0x0, 0x10000, 0, dev_read, dev_write, &a), -EEXIST);
+	assert_int_equal(
+	    bus_add(bus, "x", 0x0, 0, 0, dev_read, dev_write, &a), -EINVAL);
+	assert_int_equal(
+	    bus_add(bus, "x", UINT64_MAX, 2, 0, dev_read, dev_write, &a), -EINVAL);
+	assert_int_equal(
+	    bus_add(bus, "top", UINT64_MAX - 3, 4, 0, dev_read, dev_write, &top),
+	    0);
 
 	assert_true(bus_read(bus, 0, 0x1000, 4, &v));
 	assert_int_equal(v, 0x11111111);
@@ -150,8 +159,9 @@ static void test_bus_churn(void **state)
 		unsigned flags = i & 1 ? BUS_UNLOCKED : 0;
 
 		pthread_mutex_lock(&c.lock);
-		assert_int_equal(bus_add(c.bus, "c", 0x3000, 4, flags, dev_read, dev_write,
-		    &c.dev), 0);
+		assert_int_equal(bus_add(c.bus, "c", 0x3000, 4, flags, dev_read,
+				     dev_write, &c.dev),
+		    0);
 		pthread_mutex_unlock(&c.lock);
 		pthread_mutex_lock(&c.lock);
 		bus_remove(c.bus, 0x3000);
@@ -181,8 +191,10 @@ static void test_memory(void **state)
 	(void)state;
 	assert_int_equal(memory_create(&mem, 0, false, false), -EINVAL);
 	assert_int_equal(memory_create(&mem, 4097, false, false), -EINVAL);
-	assert_int_equal(memory_create(&mem, UINT64_C(1) << 50, false, false), -ENOMEM);
-	assert_int_equal(memory_create(&mem, MEMORY_LOW_LIMIT + 0x100000, false, false), 0);
+	assert_int_equal(
+	    memory_create(&mem, UINT64_C(1) << 50, false, false), -ENOMEM);
+	assert_int_equal(
+	    memory_create(&mem, MEMORY_LOW_LIMIT + 0x100000, false, false), 0);
 	assert_int_equal(mem.low, MEMORY_LOW_LIMIT);
 	assert_int_equal(mem.high, 0x100000);
 	mem.code_written = written;
@@ -191,11 +203,13 @@ static void test_memory(void **state)
 	assert_int_equal(memory_write(&mem, MEMORY_LOW_LIMIT - 7, buf, 8), -EFAULT);
 	assert_int_equal(memory_write(&mem, MEMORY_HIGH_BASE - 1, buf, 1), -EFAULT);
 	assert_int_equal(memory_write(&mem, MEMORY_HIGH_BASE + 0xffff8, buf, 8), 0);
-	assert_int_equal(memory_write(&mem, MEMORY_HIGH_BASE + 0xffff9, buf, 8), -EFAULT);
+	assert_int_equal(
+	    memory_write(&mem, MEMORY_HIGH_BASE + 0xffff9, buf, 8), -EFAULT);
 	assert_null(memory_ptr(&mem, UINT64_MAX, 2));
 	assert_null(memory_ptr(&mem, UINT64_MAX - 4, 8));
 	assert_null(memory_ptr(&mem, 0, UINT64_MAX));
-	assert_null(memory_ptr(&mem, MEMORY_HIGH_BASE, UINT64_MAX - MEMORY_HIGH_BASE + 1));
+	assert_null(
+	    memory_ptr(&mem, MEMORY_HIGH_BASE, UINT64_MAX - MEMORY_HIGH_BASE + 1));
 	memset(buf, 0, 8);
 	assert_int_equal(memory_read(&mem, MEMORY_HIGH_BASE + 0xffff8, buf, 8), 0);
 	assert_string_equal(buf, "1234567");

@@ -13,7 +13,7 @@
 #include "vmm/machine.h"
 
 #define HEADER_LEN  36u
-#define ALIGN	    16u
+#define ALIGN       16u
 #define RSDP_LEN    36u
 #define MAX_TABLES  8u
 #define FADT_LEN    268u
@@ -22,22 +22,22 @@
 #define LAPIC_ADDR  0xfee00000u
 #define IOAPIC_ADDR 0xfec00000u
 #define HPET_ADDR   0xfed00000u
-#define SCI	    9u
-#define COM1	    0x3f8u
+#define SCI         9u
+#define COM1        0x3f8u
 
 enum { DSDT_LEN = sizeof(dsdt_aml_code) };
 
 /* FADT flags */
-#define WBINVD	     0x000001u
-#define PROC_C1	     0x000004u
-#define SLP_BUTTON   0x000020u /* no fixed one; the power button is */
-#define TMR_VAL_EXT  0x000100u
-#define RESET_REG    0x000400u
-#define HEADLESS     0x001000u
-#define APIC_PHYS    0x080000u
+#define WBINVD      0x000001u
+#define PROC_C1     0x000004u
+#define SLP_BUTTON  0x000020u /* no fixed one; the power button is */
+#define TMR_VAL_EXT 0x000100u
+#define RESET_REG   0x000400u
+#define HEADLESS    0x001000u
+#define APIC_PHYS   0x080000u
 /* Boot architecture */
-#define NO_VGA	     0x0004u
-#define NO_ASPM	     0x0010u
+#define NO_VGA  0x0004u
+#define NO_ASPM 0x0010u
 
 /* MPS INTI flags: high edge, low level. */
 #define HIGH_EDGE 0x0005u
@@ -54,8 +54,8 @@ static uint32_t here(const struct acpi *a)
 	return ACPI_ADDR + (uint32_t)a->o->len;
 }
 
-static size_t begin(struct acpi *a, const char *signature, uint8_t revision,
-    const char *table_id)
+static size_t begin(
+    struct acpi *a, const char *signature, uint8_t revision, const char *table_id)
 {
 	size_t at;
 
@@ -88,7 +88,8 @@ static void list(struct acpi *a, size_t at)
 }
 
 /* A generic address structure. */
-static void gas(struct out *o, uint8_t space, uint8_t bits, uint8_t access, uint64_t addr)
+static void gas(
+    struct out *o, uint8_t space, uint8_t bits, uint8_t access, uint64_t addr)
 {
 	out8(o, space);
 	out8(o, bits);
@@ -110,12 +111,12 @@ static void fadt(struct acpi *a, uint32_t facs, uint32_t dsdt)
 	out32(o, 0xb2); /* SMI command port: enable, disable */
 	out8(o, 0xa0);
 	out8(o, 0xa1);
-	out16(o, 0);	 /* S4BIOS, P-states */
+	out16(o, 0);     /* S4BIOS, P-states */
 	out32(o, 0x400); /* PM1a event, PM1b */
 	out32(o, 0);
 	out32(o, 0x404); /* PM1a control, PM1b */
 	out32(o, 0);
-	out32(o, 0);	 /* PM2 */
+	out32(o, 0);     /* PM2 */
 	out32(o, 0x408); /* PM timer */
 	out32(o, 0x40c); /* GPE0 */
 	out32(o, 0);
@@ -125,7 +126,7 @@ static void fadt(struct acpi *a, uint32_t facs, uint32_t dsdt)
 	out8(o, 4);
 	out8(o, 2);
 	out16(o, 0);
-	out8(o, 0);	  /* C-states by _CST: none */
+	out8(o, 0);       /* C-states by _CST: none */
 	out16(o, 0xffff); /* no C2, no C3 */
 	out16(o, 0xffff);
 	out32(o, 0); /* flush size and stride: WBINVD works */
@@ -135,8 +136,8 @@ static void fadt(struct acpi *a, uint32_t facs, uint32_t dsdt)
 	out8(o, 0x32);
 	out16(o, NO_VGA | NO_ASPM);
 	out8(o, 0);
-	out32(o, WBINVD | PROC_C1 | SLP_BUTTON | TMR_VAL_EXT | RESET_REG | HEADLESS |
-	    APIC_PHYS);
+	out32(o, WBINVD | PROC_C1 | SLP_BUTTON | TMR_VAL_EXT | RESET_REG |
+		     HEADLESS | APIC_PHYS);
 	gas(o, SPACE_IO, 8, 1, 0xcf9);
 	out8(o, 6);
 	out_zero(o, 3);
@@ -267,7 +268,7 @@ int acpi_build(struct machine *m, struct pci_bus *bus, struct out *o)
 {
 	struct acpi a = { .o = o };
 	bool com1 = pci_find(bus, "lpc") != NULL &&
-	    config_get(m->cfg, "lpc.com1.path") != NULL;
+		    config_get(m->cfg, "lpc.com1.path") != NULL;
 	unsigned listed = com1 ? 6 : 5; /* FADT, MADT, HPET, MCFG, SSDT, SPCR */
 	uint32_t facs, dsdt, rsdt, xsdt;
 	size_t at, fadt_at;

@@ -14,8 +14,8 @@
 #define AML_ROOT    '\\'
 #define AML_MULTI   0x2fu
 
-#define MEM64_SIZE (UINT64_C(32) * GiB)
-#define PCI_PIRQS  8
+#define MEM64_SIZE  (UINT64_C(32) * GiB)
+#define PCI_PIRQS   8
 
 static void name(struct out *o, const char *four)
 {
@@ -53,8 +53,9 @@ static void end_length(struct out *o, size_t at)
 {
 	uint32_t len = (uint32_t)(o->len - at);
 
-	out_put32(o, at, 0xc0 | (len & 15) | (len >> 4 & 0xff) << 8 |
-	    (len >> 12 & 0xff) << 16 | (len >> 20 & 0xff) << 24);
+	out_put32(o, at,
+	    0xc0 | (len & 15) | (len >> 4 & 0xff) << 8 | (len >> 12 & 0xff) << 16 |
+		(len >> 20 & 0xff) << 24);
 }
 
 struct routing {
@@ -81,7 +82,8 @@ static void route(void *arg, int b, int slot, int pin, int gsi)
 		out8(o, AML_ZERO);
 		dword(o, (uint32_t)gsi);
 	} else {
-		char link[4] = { 'L', 'N', 'K', (char)('A' + (gsi - 16) % PCI_PIRQS) };
+		char link[4] = { 'L', 'N', 'K',
+			(char)('A' + (gsi - 16) % PCI_PIRQS) };
 
 		out8(o, AML_ROOT);
 		out8(o, AML_MULTI);
@@ -133,7 +135,8 @@ void aml_ssdt(struct machine *m, struct pci_bus *bus, struct out *o)
 
 	integer(o, "LPCP", lpc != NULL);
 	/* No bridge: an address nothing has. */
-	integer(o, "LPCA", lpc != NULL ? (uint64_t)lpc->s << 16 | lpc->f : 0x1fffff);
+	integer(
+	    o, "LPCA", lpc != NULL ? (uint64_t)lpc->s << 16 | lpc->f : 0x1fffff);
 	integer(o, "M64B", base);
 	integer(o, "M64L", base + MEM64_SIZE - 1);
 	integer(o, "M64S", MEM64_SIZE);

@@ -83,10 +83,11 @@ static void add_pci(void *arg, int b, int slot, int pin, int gsi)
 static void add_isa(struct mp *mp)
 {
 	for (unsigned pin = 0; pin < 16; pin++) {
-		unsigned type = pin == 0 ? INT_EXT : INT_INT, irq = pin == 2 ? 0 : pin;
+		unsigned type = pin == 0 ? INT_EXT : INT_INT,
+			 irq = pin == 2 ? 0 : pin;
 
-		add_int(mp, ENTRY_IOINT, type, pin == 9 ? LEVEL_LOW : 0, mp->isa_bus, irq,
-		    IOAPIC_ID, pin);
+		add_int(mp, ENTRY_IOINT, type, pin == 9 ? LEVEL_LOW : 0,
+		    mp->isa_bus, irq, IOAPIC_ID, pin);
 	}
 }
 

@@ -11,13 +11,23 @@
 #define ENTRY_LEN   31u
 #define TABLE_START 32u
 
-enum { H_BIOS = 0, H_SYSTEM = 1, H_BOARD = 2, H_CHASSIS = 3, H_CPU = 0x10, H_ARRAY = 0x100,
-	H_MEMORY = 0x101, H_MAPPED = 0x110, H_BOOT = 0x120, H_END = 0x7f00 };
+enum {
+	H_BIOS = 0,
+	H_SYSTEM = 1,
+	H_BOARD = 2,
+	H_CHASSIS = 3,
+	H_CPU = 0x10,
+	H_ARRAY = 0x100,
+	H_MEMORY = 0x101,
+	H_MAPPED = 0x110,
+	H_BOOT = 0x120,
+	H_END = 0x7f00
+};
 
 struct smbios {
 	struct out *o;
 	const struct config *cfg;
-	size_t start;	       /* of the structure being written */
+	size_t start;          /* of the structure being written */
 	const char *string[8]; /* its strings, numbered from 1 */
 	unsigned strings, count, largest;
 };
@@ -70,11 +80,11 @@ static void bios(struct smbios *s)
 	key(s, "bios.version", "14.0");
 	out16(s->o, 0xf000); /* segment */
 	key(s, "bios.release_date", "10/17/2021");
-	out8(s->o, 0);		     /* 64 KiB */
+	out8(s->o, 0);                    /* 64 KiB */
 	out64(s->o, BIT64(4) | BIT64(7)); /* ISA, PCI */
-	out8(s->o, 0x01);	     /* ACPI */
-	out8(s->o, 0x10);	     /* a virtual machine */
-	out8(s->o, 0);		     /* release of system firmware */
+	out8(s->o, 0x01);                 /* ACPI */
+	out8(s->o, 0x10);                 /* a virtual machine */
+	out8(s->o, 0);                    /* release of system firmware */
 	out8(s->o, 0);
 	out8(s->o, 0xff); /* no embedded controller */
 	out8(s->o, 0xff);
@@ -85,8 +95,8 @@ static void system_info(struct smbios *s, const struct machine *m)
 {
 	uint8_t uuid[16];
 	/* The first three fields are little-endian since 2.6. */
-	static const uint8_t order[16] = { 3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14,
-		15 };
+	static const uint8_t order[16] = { 3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12,
+		13, 14, 15 };
 
 	uuid_get(m, uuid);
 	begin(s, 1, H_SYSTEM);
@@ -128,7 +138,7 @@ static void chassis(struct smbios *s)
 	key(s, "chassis.asset_tag", "None");
 	for (unsigned i = 0; i < 3; i++)
 		out8(s->o, 3); /* safe */
-	out8(s->o, 2);	       /* security unknown */
+	out8(s->o, 2);         /* security unknown */
 	out32(s->o, 0);
 	out8(s->o, 0);
 	out8(s->o, 0);
@@ -142,7 +152,8 @@ static void cpu(struct smbios *s, const struct machine *m, unsigned n)
 {
 	char name[16];
 	unsigned mhz = (unsigned)MIN(m->tsc_hz / 1000000, UINT64_C(0xffff));
-	unsigned cores = MIN(m->cores, 255u), threads = MIN(m->cores * m->threads, 255u);
+	unsigned cores = MIN(m->cores, 255u),
+		 threads = MIN(m->cores * m->threads, 255u);
 
 	snprintf(name, sizeof(name), "CPU #%u", n);
 	begin(s, 4, H_CPU + n);
@@ -157,7 +168,7 @@ static void cpu(struct smbios *s, const struct machine *m, unsigned n)
 	out16(s->o, (uint16_t)mhz);
 	out16(s->o, (uint16_t)mhz);
 	out8(s->o, 0x41); /* present and enabled */
-	out8(s->o, 6);	  /* no upgrade */
+	out8(s->o, 6);    /* no upgrade */
 	for (unsigned i = 0; i < 3; i++)
 		out16(s->o, 0xffff); /* no cache information */
 	text(s, "");
@@ -179,7 +190,8 @@ static void memory(struct smbios *s, const struct machine *m)
 	out8(s->o, 3); /* system board */
 	out8(s->o, 3); /* system memory */
 	out8(s->o, 6); /* multi-bit ECC */
-	out32(s->o, size / KiB < 0x80000000u ? (uint32_t)(size / KiB) : 0x80000000u);
+	out32(
+	    s->o, size / KiB < 0x80000000u ? (uint32_t)(size / KiB) : 0x80000000u);
 	out16(s->o, 0xfffe);
 	out16(s->o, 1);
 	end(s);

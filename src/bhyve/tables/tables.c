@@ -111,12 +111,14 @@ uint8_t out_checksum(const struct out *o, size_t from, size_t to)
 
 static struct out region(uint8_t *base, uint32_t from, uint32_t to)
 {
-	return (struct out){ .buf = base + (from - MPTABLE_ADDR), .room = to - from };
+	return (
+	    struct out){ .buf = base + (from - MPTABLE_ADDR), .room = to - from };
 }
 
 int tables_build(struct machine *m, struct pci_bus *bus)
 {
-	uint8_t *base = memory_ptr(&m->mem, MPTABLE_ADDR, TABLES_END - MPTABLE_ADDR);
+	uint8_t *base =
+	    memory_ptr(&m->mem, MPTABLE_ADDR, TABLES_END - MPTABLE_ADDR);
 	bool mp, acpi, in_memory;
 	struct out o;
 	int err;
@@ -133,7 +135,8 @@ int tables_build(struct machine *m, struct pci_bus *bus)
 		o = region(base, MPTABLE_ADDR, SMBIOS_ADDR);
 		err = mptable_build(m, bus, &o);
 		if (err != 0) {
-			log_error("the MP table has no room for %u CPUs and their devices "
+			log_error("the MP table has no room for %u CPUs and their "
+				  "devices "
 				  "(-Y leaves it out)",
 			    m->ncpu);
 			return err;
@@ -142,7 +145,8 @@ int tables_build(struct machine *m, struct pci_bus *bus)
 	o = region(base, SMBIOS_ADDR, ACPI_ADDR);
 	err = smbios_build(m, &o);
 	if (err != 0) {
-		log_error("the SMBIOS table is full: shorten the strings of the keys bios.*, "
+		log_error("the SMBIOS table is full: shorten the strings of the "
+			  "keys bios.*, "
 			  "system.*, board.* and chassis.*");
 		return err;
 	}

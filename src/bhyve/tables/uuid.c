@@ -37,7 +37,8 @@ static bool parse(const char *s, uint8_t uuid[16])
 
 void uuid_get(const struct machine *m, uint8_t uuid[16])
 {
-	const char *text = config_get(m->cfg, "uuid"), *name = config_get(m->cfg, "name");
+	const char *text = config_get(m->cfg, "uuid"),
+		   *name = config_get(m->cfg, "name");
 	char host[256] = "";
 	MD5_CTX md5;
 

@@ -18,30 +18,31 @@
 
 #define HPET_BASE      UINT64_C(0xfed00000)
 #define HPET_LEN       0x400u
-#define HPET_HZ	       (1u << 24)
+#define HPET_HZ        (1u << 24)
 #define HPET_PERIOD_FS 59604645u /* 10^15 / 2^24, rounded */
 #define HPET_TIMERS    8u
 
 /* Rev 1, 8 timers, 64-bit counter, legacy replacement, vendor. */
-#define CAP_LOW (0x80860000u | 0x8000u | 0x2000u | (HPET_TIMERS - 1) << 8 | 1u)
+#define CAP_LOW     (0x80860000u | 0x8000u | 0x2000u | (HPET_TIMERS - 1) << 8 | 1u)
 
-#define CFG_ENABLE 0x1u
-#define CFG_LEGACY 0x2u
+#define CFG_ENABLE  0x1u
+#define CFG_LEGACY  0x2u
 
 #define TN_LEVEL    0x0002u
 #define TN_ENABLE   0x0004u
 #define TN_PERIODIC 0x0008u
-#define TN_CAPS	    0x0030u /* can be periodic, has 64 bits */
+#define TN_CAPS     0x0030u /* can be periodic, has 64 bits */
 #define TN_VAL_SET  0x0040u
 #define TN_32BIT    0x0100u
 #define TN_ROUTE    0x3e00u
-#define TN_WRITABLE (TN_LEVEL | TN_ENABLE | TN_PERIODIC | TN_VAL_SET | TN_32BIT | TN_ROUTE)
+#define TN_WRITABLE                                                                \
+	(TN_LEVEL | TN_ENABLE | TN_PERIODIC | TN_VAL_SET | TN_32BIT | TN_ROUTE)
 /* IOAPIC pins a timer may use; outside legacy mode. */
 #define ROUTES 0x00f00000u
 
 /* A guest may ask for more than the event loop should bear. */
 #define MIN_INTERVAL_NS UINT64_C(20000)
-#define FAR_TICKS	((uint64_t)HPET_HZ * 3600)
+#define FAR_TICKS       ((uint64_t)HPET_HZ * 3600)
 
 struct timer {
 	struct hpet *h;
@@ -105,7 +106,7 @@ static void set_line(struct timer *t, bool level)
 static void update_line(struct timer *t)
 {
 	set_line(t, (t->cfg & TN_LEVEL) && (t->cfg & TN_ENABLE) &&
-	    (t->h->isr & BIT(index_of(t))));
+			(t->h->isr & BIT(index_of(t))));
 }
 
 /* Sets the event to the match at t->due; floor_ns: not before. */
@@ -120,7 +121,8 @@ static void set_event(struct timer *t, uint64_t floor_ns)
 	}
 	/* Far ones are looked at again: keeps the conversion within 64 bits. */
 	when = h->m->start_ns +
-	    clock_muldiv(ticks(h) + MIN(left, FAR_TICKS), 1000000000, HPET_HZ) + 1;
+	       clock_muldiv(ticks(h) + MIN(left, FAR_TICKS), 1000000000, HPET_HZ) +
+	       1;
 	event_set_timer(t->event, MAX(when, floor_ns));
 }
 
@@ -299,7 +301,8 @@ static void reg_write(struct hpet *h, uint64_t reg, uint64_t v)
 static uint64_t mmio_read(void *arg, int vcpu, uint64_t off, unsigned size)
 {
 	(void)vcpu;
-	/* Registers are aligned quadwords; what crosses one reads as zero beyond. */
+	/* Registers are aligned quadwords; what crosses one reads as zero beyond.
+	 */
 	(void)size;
 	return reg_read(arg, off & ~UINT64_C(7)) >> (off & 7) * 8;
 }
@@ -335,7 +338,8 @@ int hpet_create(struct machine *m, struct hpet **out)
 			err = -ENOMEM;
 	}
 	if (err == 0)
-		err = bus_add(m->mmio, "HPET", HPET_BASE, HPET_LEN, 0, mmio_read, mmio_write, h);
+		err = bus_add(m->mmio, "HPET", HPET_BASE, HPET_LEN, 0, mmio_read,
+		    mmio_write, h);
 	if (err != 0) {
 		hpet_destroy(h);
 		return err;

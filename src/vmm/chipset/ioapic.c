@@ -19,10 +19,10 @@
 #define IOAPIC_PINS    MACHINE_GSIS
 #define IOAPIC_VERSION (0x11u | (IOAPIC_PINS - 1) << 16)
 
-#define REG_ID	    0u
-#define REG_VERSION 1u
-#define REG_ARB	    2u
-#define REG_RTE	    0x10u
+#define REG_ID         0u
+#define REG_VERSION    1u
+#define REG_ARB        2u
+#define REG_RTE        0x10u
 
 #define RTE_MODE       0x700u
 #define RTE_LOGICAL    0x800u
@@ -39,7 +39,7 @@ struct ioapic {
 	pthread_mutex_t lock;
 	uint32_t id, select;
 	uint32_t source[2]; /* pins asserted by the machine and by the HPET */
-	uint32_t lines;	    /* either */
+	uint32_t lines;     /* either */
 	uint64_t rte[IOAPIC_PINS];
 };
 
@@ -110,7 +110,8 @@ void ioapic_eoi(struct ioapic *io, uint8_t vector)
 {
 	pthread_mutex_lock(&io->lock);
 	for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
-		if ((uint8_t)io->rte[pin] != vector || !(io->rte[pin] & RTE_REMOTE_IRR))
+		if ((uint8_t)io->rte[pin] != vector ||
+		    !(io->rte[pin] & RTE_REMOTE_IRR))
 			continue;
 		io->rte[pin] &= ~(uint64_t)RTE_REMOTE_IRR;
 		service_level(io, pin);
@@ -126,7 +127,8 @@ bool ioapic_may_nmi(struct ioapic *io)
 	for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
 		unsigned mode = rte_mode(io->rte[pin]);
 
-		if (!(io->rte[pin] & RTE_MASKED) && (mode == MODE_NMI || mode == MODE_INIT))
+		if (!(io->rte[pin] & RTE_MASKED) &&
+		    (mode == MODE_NMI || mode == MODE_INIT))
 			may = true;
 	}
 	pthread_mutex_unlock(&io->lock);
@@ -165,9 +167,10 @@ static void reg_write(struct ioapic *io, uint32_t v)
 	if (i & 1)
 		rte = (rte & UINT32_MAX) | ((uint64_t)v << 32 & RTE_WRITABLE);
 	else
-		rte = (rte & ~(uint64_t)UINT32_MAX) | (v & RTE_WRITABLE & ~RTE_READONLY) |
-		    (rte & RTE_READONLY);
-	/* Software without an EOI register ends a level interrupt by making it edge. */
+		rte = (rte & ~(uint64_t)UINT32_MAX) |
+		      (v & RTE_WRITABLE & ~RTE_READONLY) | (rte & RTE_READONLY);
+	/* Software without an EOI register ends a level interrupt by making it
+	 * edge. */
 	if (!rte_level(rte))
 		rte &= ~(uint64_t)RTE_REMOTE_IRR;
 	io->rte[pin] = rte;
@@ -214,8 +217,8 @@ int ioapic_create(struct machine *m, struct ioapic **out)
 	pthread_mutex_init(&io->lock, NULL);
 	for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
 		io->rte[pin] = RTE_MASKED;
-	err = bus_add(m->mmio, "IOAPIC", IOAPIC_BASE, IOAPIC_LEN, BUS_UNLOCKED, mmio_read,
-	    mmio_write, io);
+	err = bus_add(m->mmio, "IOAPIC", IOAPIC_BASE, IOAPIC_LEN, BUS_UNLOCKED,
+	    mmio_read, mmio_write, io);
 	if (err != 0) {
 		ioapic_destroy(io);
 		return err;

@@ -13,10 +13,10 @@
 #include "vmm/bus.h"
 #include "vmm/machine.h"
 
-#define STATUS_OBF  0x01u
-#define STATUS_SYS  0x04u /* self-test passed */
-#define STATUS_CMD  0x08u /* last write was a command */
-#define STATUS_LOCK 0x10u /* keyboard not locked */
+#define STATUS_OBF   0x01u
+#define STATUS_SYS   0x04u /* self-test passed */
+#define STATUS_CMD   0x08u /* last write was a command */
+#define STATUS_LOCK  0x10u /* keyboard not locked */
 
 #define OUTPUT_RESET 0x01u /* low resets */
 #define OUTPUT_A20   0x02u
@@ -129,7 +129,8 @@ static uint64_t status_read(void *arg, int vcpu, uint64_t off, unsigned size)
 	return k->status;
 }
 
-static void status_write(void *arg, int vcpu, uint64_t off, unsigned size, uint64_t v)
+static void status_write(
+    void *arg, int vcpu, uint64_t off, unsigned size, uint64_t v)
 {
 	(void)vcpu;
 	(void)off;
@@ -172,9 +173,11 @@ int kbc_create(struct machine *m, struct kbc **out)
 	k->port92 = OUTPUT_A20;
 	err = bus_add(m->io, "i8042 data", 0x60, 1, 0, data_read, data_write, k);
 	if (err == 0)
-		err = bus_add(m->io, "i8042 command", 0x64, 1, 0, status_read, status_write, k);
+		err = bus_add(m->io, "i8042 command", 0x64, 1, 0, status_read,
+		    status_write, k);
 	if (err == 0)
-		err = bus_add(m->io, "port 0x92", 0x92, 1, 0, fast_read, fast_write, k);
+		err = bus_add(
+		    m->io, "port 0x92", 0x92, 1, 0, fast_read, fast_write, k);
 	if (err != 0) {
 		kbc_destroy(k);
 		return err;

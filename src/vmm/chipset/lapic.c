@@ -71,10 +71,12 @@ static int deliverable(const struct lapic *l)
 	if (!hw_enabled(l))
 		return -1;
 	vector = highest(l->irr);
-	return vector >= 0 && ((uint32_t)vector & 0xf0) > (ppr(l) & 0xf0) ? vector : -1;
+	return vector >= 0 && ((uint32_t)vector & 0xf0) > (ppr(l) & 0xf0) ? vector
+									  : -1;
 }
 
-/* What the 8259 pair's output reaches: LINT0 as ExtINT, or the CPU's INTR pin itself. */
+/* What the 8259 pair's output reaches: LINT0 as ExtINT, or the CPU's INTR pin
+ * itself. */
 void lapic_update_shadow(struct lapic *l)
 {
 	uint32_t lint0 = l->lvt[LVT_LINT0];
@@ -171,7 +173,8 @@ bool lapic_accept(struct lapic *l, uint8_t vector, bool level)
 	return deliverable(l) >= 0;
 }
 
-/* Errors gather until software writes the ESR; each raises the error interrupt once. */
+/* Errors gather until software writes the ESR; each raises the error interrupt
+ * once. */
 void lapic_error(struct lapic *l, uint32_t bits, bool *wake)
 {
 	uint32_t lvt = l->lvt[LVT_ERROR];
@@ -205,7 +208,9 @@ bool lapic_reg_read(struct lapic *l, unsigned reg, uint32_t *v)
 
 	*v = 0;
 	if (reg >= REG_ISR && reg < REG_ESR) {
-		const uint32_t *bits = reg < REG_TMR ? l->isr : reg < REG_IRR ? l->tmr : l->irr;
+		const uint32_t *bits = reg < REG_TMR   ? l->isr
+				       : reg < REG_IRR ? l->tmr
+						       : l->irr;
 
 		*v = bits[reg / 16 & 7];
 		return true;
@@ -316,8 +321,12 @@ static void write_svr(struct lapic *l, uint32_t v)
 static void write_lvt(struct lapic *l, enum lvt lvt, uint32_t v)
 {
 	static const uint32_t writable[LVT_COUNT] = {
-		[LVT_TIMER] = 0x700ff,	 [LVT_THERMAL] = 0x107ff, [LVT_PERF] = 0x107ff,
-		[LVT_LINT0] = 0x1a7ff,	 [LVT_LINT1] = 0x1a7ff,	  [LVT_ERROR] = 0x100ff,
+		[LVT_TIMER] = 0x700ff,
+		[LVT_THERMAL] = 0x107ff,
+		[LVT_PERF] = 0x107ff,
+		[LVT_LINT0] = 0x1a7ff,
+		[LVT_LINT1] = 0x1a7ff,
+		[LVT_ERROR] = 0x100ff,
 	};
 
 	v &= writable[lvt];
@@ -400,7 +409,8 @@ void lapic_write(struct lapic *l, unsigned off, uint32_t v)
 	}
 	now = clock_ns();
 	pthread_mutex_lock(&l->lock);
-	timer = reg == REG_TIMER || reg == REG_ICOUNT || reg == REG_DIVIDE || reg == REG_SVR;
+	timer = reg == REG_TIMER || reg == REG_ICOUNT || reg == REG_DIVIDE ||
+		reg == REG_SVR;
 	/* What was due under the old setting still counts under the old setting. */
 	if (timer && lapic_timer_expire(l, now))
 		wake = lapic_accept(l, (uint8_t)l->lvt[LVT_TIMER], false);
@@ -441,7 +451,7 @@ void lapic_cr8_write(struct lapic *l, uint8_t v)
 static bool extint_open(struct lapic *l)
 {
 	return l->m->pic != NULL &&
-	    (atomic_load(&l->takes_extint) || atomic_load(&l->extint_sent));
+	       (atomic_load(&l->takes_extint) || atomic_load(&l->extint_sent));
 }
 
 int lapic_ack(struct lapic *l)
@@ -506,7 +516,9 @@ void lapic_assert_lint(struct lapic *l, unsigned lint)
 	pthread_mutex_lock(&l->lock);
 	lvt = l->lvt[lint == 0 ? LVT_LINT0 : LVT_LINT1];
 	if (!hw_enabled(l)) /* the pins are the CPU's INTR and NMI then */
-		lvt = lint == 1 ? MODE_NMI << 8 : l->id == 0 ? MODE_EXTINT << 8 : LVT_MASKED;
+		lvt = lint == 1    ? MODE_NMI << 8
+		      : l->id == 0 ? MODE_EXTINT << 8
+				   : LVT_MASKED;
 	if (!(lvt & LVT_MASKED) && (lvt >> 8 & 7) == MODE_FIXED)
 		wake = lapic_accept(l, (uint8_t)lvt, false);
 	pthread_mutex_unlock(&l->lock);
@@ -545,7 +557,8 @@ void lapic_get_state(struct lapic *l, struct vcpu_state *s)
 void lapic_set_state(struct lapic *l, const struct vcpu_state *s)
 {
 	pthread_mutex_lock(&l->lock);
-	l->base = (s->apic_base & ~(uint64_t)BASE_BSP) | (l->id == 0 ? BASE_BSP : 0);
+	l->base =
+	    (s->apic_base & ~(uint64_t)BASE_BSP) | (l->id == 0 ? BASE_BSP : 0);
 	/* EXTD without EN is a state no APIC can be in. */
 	if (!(l->base & BASE_EN) || !l->x2apic_allowed)
 		l->base &= ~(uint64_t)BASE_EXTD;

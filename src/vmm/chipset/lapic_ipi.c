@@ -1,6 +1,7 @@
 /*
  * Messages between APICs (SDM vol. 3, 11.6 and 11.7): who is addressed, and what
- * each delivery mode does there. Runs without any LAPIC's lock and takes one at a time.
+ * each delivery mode does there. Runs without any LAPIC's lock and takes one at a
+ * time.
  */
 #include "vmm/chipset/chipset.h"
 
@@ -36,7 +37,8 @@ static bool matches(struct lapic *l, uint32_t dest, bool logical, bool wide)
 	} else if (l->dfr >> 28 == 0xf) { /* flat */
 		hit = ((l->ldr >> 24) & dest) != 0;
 	} else if (l->dfr >> 28 == 0) { /* cluster */
-		hit = (l->ldr >> 28) == (dest >> 4 & 15) && ((l->ldr >> 24) & dest & 15) != 0;
+		hit = (l->ldr >> 28) == (dest >> 4 & 15) &&
+		      ((l->ldr >> 24) & dest & 15) != 0;
 	} else {
 		hit = false;
 	}
@@ -79,9 +81,10 @@ static void deliver(struct vcpu *v, unsigned mode, uint8_t vector, bool level)
 	}
 }
 
-/* Lowest priority: the least busy of those addressed; equals take turns by vector. */
-static struct vcpu *arbitrate(struct machine *m, uint32_t dest, bool logical, bool wide,
-    uint8_t vector)
+/* Lowest priority: the least busy of those addressed; equals take turns by vector.
+ */
+static struct vcpu *arbitrate(
+    struct machine *m, uint32_t dest, bool logical, bool wide, uint8_t vector)
 {
 	struct vcpu *best = NULL;
 	uint32_t best_ppr = UINT32_MAX;
@@ -94,7 +97,8 @@ static struct vcpu *arbitrate(struct machine *m, uint32_t dest, bool logical, bo
 		if (!matches(v->lapic, dest, logical, wide))
 			continue;
 		pthread_mutex_lock(&v->lapic->lock);
-		enabled = (v->lapic->base & BASE_EN) && (v->lapic->svr & SVR_ENABLE);
+		enabled =
+		    (v->lapic->base & BASE_EN) && (v->lapic->svr & SVR_ENABLE);
 		lapic_reg_read(v->lapic, REG_PPR, &priority);
 		pthread_mutex_unlock(&v->lapic->lock);
 		if (enabled && priority < best_ppr) {

@@ -11,10 +11,10 @@
 #include "vmm/clock.h"
 #include "vmm/machine.h"
 
-#define MSR_APIC_BASE	 0x1bu
+#define MSR_APIC_BASE    0x1bu
 #define MSR_TSC_DEADLINE 0x6e0u
-#define MSR_X2APIC	 0x800u
-#define MSR_X2APIC_END	 0x8ffu
+#define MSR_X2APIC       0x800u
+#define MSR_X2APIC_END   0x8ffu
 
 /* CPUID 0x80000008 tells guests no fewer; wider addresses reach no MMIO of ours. */
 #define BASE_ADDR UINT64_C(0x000ffffffffff000)
@@ -131,7 +131,8 @@ static int x2_write(struct lapic *l, unsigned reg, uint64_t v)
 		lapic_write(l, reg, 0);
 		return 0;
 	}
-	if (x2_writable(reg) == 0 || (v & ~(x2_writable(reg) | x2_ignored(reg))) != 0)
+	if (x2_writable(reg) == 0 ||
+	    (v & ~(x2_writable(reg) | x2_ignored(reg))) != 0)
 		return -EINVAL;
 	switch (reg) {
 	case REG_ICR:

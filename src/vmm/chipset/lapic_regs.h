@@ -1,4 +1,5 @@
-/* The local APIC's registers and state, shared by lapic.c, lapic_timer.c and lapic_msr.c. */
+/* The local APIC's registers and state, shared by lapic.c, lapic_timer.c and
+ * lapic_msr.c. */
 #pragma once
 
 #include <pthread.h>
@@ -7,21 +8,21 @@
 #include <stdint.h>
 
 /* xAPIC page offsets; x2APIC MSR = 0x800 + offset / 16. */
-#define REG_ID	    0x020u
+#define REG_ID      0x020u
 #define REG_VERSION 0x030u
-#define REG_TPR	    0x080u
-#define REG_APR	    0x090u
-#define REG_PPR	    0x0a0u
-#define REG_EOI	    0x0b0u
-#define REG_RRD	    0x0c0u
-#define REG_LDR	    0x0d0u
-#define REG_DFR	    0x0e0u
-#define REG_SVR	    0x0f0u
-#define REG_ISR	    0x100u
-#define REG_TMR	    0x180u
-#define REG_IRR	    0x200u
-#define REG_ESR	    0x280u
-#define REG_ICR	    0x300u
+#define REG_TPR     0x080u
+#define REG_APR     0x090u
+#define REG_PPR     0x0a0u
+#define REG_EOI     0x0b0u
+#define REG_RRD     0x0c0u
+#define REG_LDR     0x0d0u
+#define REG_DFR     0x0e0u
+#define REG_SVR     0x0f0u
+#define REG_ISR     0x100u
+#define REG_TMR     0x180u
+#define REG_IRR     0x200u
+#define REG_ESR     0x280u
+#define REG_ICR     0x300u
 #define REG_ICR_HI  0x310u
 #define REG_TIMER   0x320u
 #define REG_THERMAL 0x330u
@@ -38,28 +39,44 @@
  * An integrated APIC with LVT entries up to ERROR. Suppressing EOI broadcasts
  * (bit 24) is not offered: the IOAPIC's version 0x11 has no EOI register.
  */
-#define LAPIC_VERSION 0x00050014u
+#define LAPIC_VERSION    0x00050014u
 
-#define BASE_BSP   0x100u
-#define BASE_EXTD  0x400u
-#define BASE_EN	   0x800u
-#define BASE_RESET UINT64_C(0xfee00000)
+#define BASE_BSP         0x100u
+#define BASE_EXTD        0x400u
+#define BASE_EN          0x800u
+#define BASE_RESET       UINT64_C(0xfee00000)
 
-#define SVR_ENABLE	 0x100u
-#define LVT_MASKED	 0x10000u
-#define LVT_TIMER_MODE	 0x60000u
-#define LVT_ONESHOT	 0x00000u
-#define LVT_PERIODIC	 0x20000u
+#define SVR_ENABLE       0x100u
+#define LVT_MASKED       0x10000u
+#define LVT_TIMER_MODE   0x60000u
+#define LVT_ONESHOT      0x00000u
+#define LVT_PERIODIC     0x20000u
 #define LVT_TSC_DEADLINE 0x40000u
 
 #define ESR_SEND_ILLEGAL 0x20u
 #define ESR_RECV_ILLEGAL 0x40u
-#define ESR_ILLEGAL_REG	 0x80u
+#define ESR_ILLEGAL_REG  0x80u
 
-enum { MODE_FIXED, MODE_LOWEST, MODE_SMI, MODE_RESERVED, MODE_NMI, MODE_INIT, MODE_SIPI,
-	MODE_EXTINT };
+enum {
+	MODE_FIXED,
+	MODE_LOWEST,
+	MODE_SMI,
+	MODE_RESERVED,
+	MODE_NMI,
+	MODE_INIT,
+	MODE_SIPI,
+	MODE_EXTINT
+};
 
-enum lvt { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_COUNT };
+enum lvt {
+	LVT_TIMER,
+	LVT_THERMAL,
+	LVT_PERF,
+	LVT_LINT0,
+	LVT_LINT1,
+	LVT_ERROR,
+	LVT_COUNT
+};
 
 struct machine;
 struct vcpu;
@@ -71,7 +88,7 @@ struct lapic {
 	bool x2apic_allowed;
 
 	pthread_mutex_t lock; /* all below */
-	uint64_t base;	      /* IA32_APIC_BASE */
+	uint64_t base;        /* IA32_APIC_BASE */
 	uint32_t tpr, ldr, dfr, svr, esr, esr_pending, icr_lo, icr_hi;
 	uint32_t lvt[LVT_COUNT];
 	uint32_t isr[8], tmr[8], irr[8];
@@ -99,7 +116,8 @@ void lapic_send_ipi(struct lapic *l, uint32_t lo, uint32_t dest);
 bool lapic_reg_read(struct lapic *l, unsigned reg, uint32_t *v);
 
 /* lapic_timer.c; lock held. */
-/* Expires what is due at now; returns how many timer interrupts to raise: 0 or 1. */
+/* Expires what is due at now; returns how many timer interrupts to raise: 0 or 1.
+ */
 bool lapic_timer_expire(struct lapic *l, uint64_t now);
 uint32_t lapic_timer_count(struct lapic *l, uint64_t now);
 void lapic_timer_start(struct lapic *l, uint32_t count, uint64_t now);

@@ -2,10 +2,10 @@
  * The local APIC's timer (SDM vol. 3, 11.5.4): one-shot, periodic, TSC deadline.
  *
  * Nothing ticks: the timer is its next expiry on the host's monotonic clock and
- * the counter is computed when read. A periodic expiry moves on by whole periods, so
- * it never drifts, and a late one counts once however many periods were missed. The
- * deadline mode compares guest TSC values, so that a guest that writes its TSC gets
- * what it asked for.
+ * the counter is computed when read. A periodic expiry moves on by whole periods,
+ * so it never drifts, and a late one counts once however many periods were missed.
+ * The deadline mode compares guest TSC values, so that a guest that writes its TSC
+ * gets what it asked for.
  */
 #include "vmm/chipset/lapic_regs.h"
 
@@ -35,8 +35,8 @@ static uint64_t period(const struct lapic *l)
 
 uint64_t lapic_guest_tsc(const struct lapic *l)
 {
-	return clock_tsc() + atomic_load_explicit(&l->v->link->tsc_offset,
-	    memory_order_relaxed);
+	return clock_tsc() +
+	       atomic_load_explicit(&l->v->link->tsc_offset, memory_order_relaxed);
 }
 
 bool lapic_timer_expire(struct lapic *l, uint64_t now)

@@ -2,7 +2,8 @@
  * Two cascaded Intel 8259A with the PIIX's edge/level registers (0x4D0, 0x4D1).
  *
  * The pair has its own lock because CPUs acknowledge without the machine's. Its
- * output reaches the LAPICs' LINT0 and, as on chips with an IOAPIC, that one's pin 0.
+ * output reaches the LAPICs' LINT0 and, as on chips with an IOAPIC, that one's pin
+ * 0.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -14,23 +15,24 @@
 #include "vmm/chipset/chipset.h"
 #include "vmm/machine.h"
 
-#define ICW1	   0x10u
-#define ICW1_SNGL  0x02u
-#define ICW1_IC4   0x01u
-#define ICW4_AEOI  0x02u
-#define ICW4_SFNM  0x10u
-#define OCW3	   0x08u
-#define CASCADE	   2u
+#define ICW1      0x10u
+#define ICW1_SNGL 0x02u
+#define ICW1_IC4  0x01u
+#define ICW4_AEOI 0x02u
+#define ICW4_SFNM 0x10u
+#define OCW3      0x08u
+#define CASCADE   2u
 /* System timer, keyboard, cascade, RTC and FPU are always edge-triggered. */
 #define ELCR_MASK0 0xf8u
 #define ELCR_MASK1 0xdeu
 
 struct chip {
 	uint8_t irr, isr, imr, lines, elcr;
-	uint8_t base;	 /* vector of input 0 */
-	uint8_t lowest;	 /* input with the lowest priority */
-	uint8_t icw;	 /* which ICW the data port expects: 0 none, 2, 3, 4 */
-	bool need_icw4, single, aeoi, rotate_aeoi, sfnm, special_mask, poll, read_isr;
+	uint8_t base;   /* vector of input 0 */
+	uint8_t lowest; /* input with the lowest priority */
+	uint8_t icw;    /* which ICW the data port expects: 0 none, 2, 3, 4 */
+	bool need_icw4, single, aeoi, rotate_aeoi, sfnm, special_mask, poll,
+	    read_isr;
 };
 
 struct pic {
@@ -150,11 +152,13 @@ int pic_ack(struct pic *p)
 		int slave = requesting(&p->chip[1], false);
 
 		acknowledge(&p->chip[0], CASCADE);
-		/* Gone meanwhile: the slave answers with its input 7, not in service. */
+		/* Gone meanwhile: the slave answers with its input 7, not in
+		 * service. */
 		vector = p->chip[1].base + (slave < 0 ? 7 : slave);
 		if (slave >= 0)
 			acknowledge(&p->chip[1], (unsigned)slave);
-		/* The slave drops its output during the cycle: the next is an edge again. */
+		/* The slave drops its output during the cycle: the next is an edge
+		 * again. */
 		p->chip[0].lines &= (uint8_t)~BIT(CASCADE);
 	} else {
 		acknowledge(&p->chip[0], (unsigned)input);
@@ -308,7 +312,8 @@ static uint64_t read_pair(struct pic *p, unsigned n, uint64_t off, unsigned size
 	return v;
 }
 
-static void write_pair(struct pic *p, unsigned n, uint64_t off, unsigned size, uint64_t v)
+static void write_pair(
+    struct pic *p, unsigned n, uint64_t off, unsigned size, uint64_t v)
 {
 	for (unsigned i = 0; i < size; i++)
 		port_write_at(p, n, off + i, (uint8_t)(v >> i * 8));
@@ -320,7 +325,8 @@ static uint64_t master_read(void *arg, int vcpu, uint64_t off, unsigned size)
 	return read_pair(arg, 0, off, size);
 }
 
-static void master_write(void *arg, int vcpu, uint64_t off, unsigned size, uint64_t v)
+static void master_write(
+    void *arg, int vcpu, uint64_t off, unsigned size, uint64_t v)
 {
 	(void)vcpu;
 	write_pair(arg, 0, off, size, v);
@@ -332,7 +338,8 @@ static uint64_t slave_read(void *arg, int vcpu, uint64_t off, unsigned size)
 	return read_pair(arg, 1, off, size);
 }
 
-static void slave_write(void *arg, int vcpu, uint64_t off, unsigned size, uint64_t v)
+static void slave_write(
+    void *arg, int vcpu, uint64_t off, unsigned size, uint64_t v)
 {
 	(void)vcpu;
 	write_pair(arg, 1, off, size, v);
@@ -357,7 +364,8 @@ static void elcr_write(void *arg, int vcpu, uint64_t off, unsigned size, uint64_
 	for (unsigned i = 0; i < size; i++) {
 		struct chip *c = &p->chip[off + i];
 
-		c->elcr = (uint8_t)(v >> i * 8) & (off + i == 0 ? ELCR_MASK0 : ELCR_MASK1);
+		c->elcr = (uint8_t)(v >> i * 8) &
+			  (off + i == 0 ? ELCR_MASK0 : ELCR_MASK1);
 		c->irr |= c->lines & c->elcr;
 	}
 	update(p);
@@ -376,11 +384,14 @@ int pic_create(struct machine *m, struct pic **out)
 	for (unsigned i = 0; i < 2; i++) {
 		p->chip[i].lowest = 7;
 		p->chip[i].imr = 0xff;
-		p->chip[i].base = i == 0 ? 0x08 : 0x70; /* as firmware leaves them */
+		p->chip[i].base =
+		    i == 0 ? 0x08 : 0x70; /* as firmware leaves them */
 	}
-	err = bus_add(m->io, "8259 master", 0x20, 2, 0, master_read, master_write, p);
+	err =
+	    bus_add(m->io, "8259 master", 0x20, 2, 0, master_read, master_write, p);
 	if (err == 0)
-		err = bus_add(m->io, "8259 slave", 0xa0, 2, 0, slave_read, slave_write, p);
+		err = bus_add(
+		    m->io, "8259 slave", 0xa0, 2, 0, slave_read, slave_write, p);
 	if (err == 0)
 		err = bus_add(m->io, "ELCR", 0x4d0, 2, 0, elcr_read, elcr_write, p);
 	if (err != 0) {

@@ -19,10 +19,11 @@
 #define PIT_HZ 1193182u
 /* A guest may ask for interrupts at 600 kHz; the event loop has other work. */
 #define MIN_INTERVAL_NS UINT64_C(20000)
-#define REFRESH_NS	UINT64_C(15085) /* half a period of the refresh toggle */
-/* A loop that polls was interrupted when its polls are this far apart; not, beyond. */
-#define POLL_GAP_NS	UINT64_C(50000)
-#define POLL_MAX_NS	UINT64_C(1000000000)
+#define REFRESH_NS      UINT64_C(15085) /* half a period of the refresh toggle */
+/* A loop that polls was interrupted when its polls are this far apart; not, beyond.
+ */
+#define POLL_GAP_NS UINT64_C(50000)
+#define POLL_MAX_NS UINT64_C(1000000000)
 
 enum access { ACCESS_LSB = 1, ACCESS_MSB, ACCESS_BOTH };
 
@@ -31,11 +32,11 @@ struct channel {
 	uint8_t access;
 	bool bcd;
 	bool gate;
-	bool loaded;	     /* a count was written since the mode was */
-	bool running;	     /* counts; otherwise frozen holds the elapsed ticks */
-	uint32_t reload;     /* 1..65536 (10000 in BCD) */
-	uint32_t next;	     /* periodic modes: count that takes over at `turn` */
-	uint64_t start;	     /* tick of the load, trigger or current period base */
+	bool loaded;     /* a count was written since the mode was */
+	bool running;    /* counts; otherwise frozen holds the elapsed ticks */
+	uint32_t reload; /* 1..65536 (10000 in BCD) */
+	uint32_t next;   /* periodic modes: count that takes over at `turn` */
+	uint64_t start;  /* tick of the load, trigger or current period base */
 	uint64_t turn;
 	uint64_t frozen;
 	bool msb_next_write, msb_next_read;
@@ -107,7 +108,8 @@ static bool output(struct channel *c, uint64_t now)
 	case 2:
 		return !c->loaded || !c->gate || t % c->reload != c->reload - 1;
 	case 3:
-		return !c->loaded || !c->gate || t % c->reload < (c->reload + 1) / 2;
+		return !c->loaded || !c->gate ||
+		       t % c->reload < (c->reload + 1) / 2;
 	default: /* 4, 5: low for the tick of the strobe */
 		return !c->loaded || !c->running || t != c->reload;
 	}
@@ -116,7 +118,8 @@ static bool output(struct channel *c, uint64_t now)
 static uint16_t to_bcd(uint32_t v)
 {
 	v %= 10000;
-	return (uint16_t)(v / 1000 << 12 | v / 100 % 10 << 8 | v / 10 % 10 << 4 | v % 10);
+	return (uint16_t)(v / 1000 << 12 | v / 100 % 10 << 8 | v / 10 % 10 << 4 |
+			  v % 10);
 }
 
 static uint16_t count(struct channel *c, uint64_t now)
@@ -166,14 +169,16 @@ static void arm(struct pit *p, uint64_t now)
 		return;
 	}
 	when = tick_ns(p, edge);
-	event_set_timer(p->timer, MAX(when, clock_ns() + (periodic(c) ? MIN_INTERVAL_NS : 0)));
+	event_set_timer(
+	    p->timer, MAX(when, clock_ns() + (periodic(c) ? MIN_INTERVAL_NS : 0)));
 }
 
 static void timer_fired(void *arg)
 {
 	struct pit *p = arg;
 
-	/* Modes 2-5 have been low for a moment; mode 0 and 1 for the whole count. */
+	/* Modes 2-5 have been low for a moment; mode 0 and 1 for the whole count.
+	 */
 	set_irq(p, false);
 	set_irq(p, true);
 	arm(p, ticks_now(p));
@@ -186,7 +191,7 @@ static void load(struct pit *p, struct channel *c, uint32_t value)
 
 	if (c->bcd)
 		value = (value >> 12 & 15) * 1000 + (value >> 8 & 15) * 100 +
-		    (value >> 4 & 15) * 10 + (value & 15);
+			(value >> 4 & 15) * 10 + (value & 15);
 	if (value == 0)
 		value = max;
 	if (value == 1 && periodic(c)) /* undefined for the chip */
@@ -198,7 +203,8 @@ static void load(struct pit *p, struct channel *c, uint32_t value)
 	} else {
 		c->reload = value;
 		c->next = 0;
-		/* Modes 1 and 5 wait for a trigger; the others start with the gate up. */
+		/* Modes 1 and 5 wait for a trigger; the others start with the gate
+		 * up. */
 		if (c->mode != 1 && c->mode != 5) {
 			c->start = now;
 			c->frozen = 0;
@@ -256,7 +262,7 @@ static void set_gate(struct pit *p, struct channel *c, bool gate)
 static uint8_t status(struct channel *c, uint64_t now)
 {
 	return (uint8_t)(output(c, now) << 7 | (!c->loaded || c->next != 0) << 6 |
-	    c->access << 4 | c->mode << 1 | c->bcd);
+			 c->access << 4 | c->mode << 1 | c->bcd);
 }
 
 static void latch_count(struct channel *c, uint64_t now)
@@ -393,9 +399,9 @@ static void port_write(void *arg, int vcpu, uint64_t off, unsigned size, uint64_
 /*
  * Software calibrates its TSC by polling for channel 2's rising output, and takes
  * the TSC of the last poll before it as the end. Where the host took the CPU away
- * across the edge, that is milliseconds early and the result wrong by as much: Linux
- * then runs at the wrong speed. So an edge in a gap between polls is shown one poll
- * late; the software sees the gap in its measurement and measures again.
+ * across the edge, that is milliseconds early and the result wrong by as much:
+ * Linux then runs at the wrong speed. So an edge in a gap between polls is shown
+ * one poll late; the software sees the gap in its measurement and measures again.
  */
 static bool poll_out2(struct pit *p)
 {
@@ -418,10 +424,11 @@ static uint64_t port61_read(void *arg, int vcpu, uint64_t off, unsigned size)
 	(void)off;
 	(void)size;
 	return p->ch[2].gate | p->speaker << 1 | p->port61 |
-	    (clock_ns() / REFRESH_NS & 1) << 4 | poll_out2(p) << 5;
+	       (clock_ns() / REFRESH_NS & 1) << 4 | poll_out2(p) << 5;
 }
 
-static void port61_write(void *arg, int vcpu, uint64_t off, unsigned size, uint64_t v)
+static void port61_write(
+    void *arg, int vcpu, uint64_t off, unsigned size, uint64_t v)
 {
 	struct pit *p = arg;
 
@@ -452,7 +459,8 @@ int pit_create(struct machine *m, struct pit **out)
 	if (err == 0)
 		err = bus_add(m->io, "8254", 0x40, 4, 0, port_read, port_write, p);
 	if (err == 0)
-		err = bus_add(m->io, "port 0x61", 0x61, 1, 0, port61_read, port61_write, p);
+		err = bus_add(
+		    m->io, "port 0x61", 0x61, 1, 0, port61_read, port61_write, p);
 	if (err != 0) {
 		pit_destroy(p);
 		return err;

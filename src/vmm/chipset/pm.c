@@ -16,29 +16,30 @@
 #include "vmm/clock.h"
 #include "vmm/machine.h"
 
-#define PM1_EVT	 0x400u
-#define PM1_CTL	 0x404u
-#define PM_TIMER 0x408u
-#define GPE0	 0x40cu
-#define SMI_CMD	 0xb2u
-#define SCI_GSI	 9u
+#define PM1_EVT     0x400u
+#define PM1_CTL     0x404u
+#define PM_TIMER    0x408u
+#define GPE0        0x40cu
+#define SMI_CMD     0xb2u
+#define SCI_GSI     9u
 
 #define PM_TIMER_HZ 3579545u
 
-#define PM1_TMR	   0x0001u
-#define PM1_GBL	   0x0020u
-#define PM1_PWRBTN 0x0100u
-#define PM1_SLPBTN 0x0200u
-#define PM1_RTC	   0x0400u
-#define PM1_WAK	   0x8000u
-#define PM1_STS	   (PM1_TMR | 0x10u | PM1_GBL | PM1_PWRBTN | PM1_SLPBTN | PM1_RTC | PM1_WAK)
-#define PM1_EN	   (PM1_TMR | PM1_GBL | PM1_PWRBTN | PM1_SLPBTN | PM1_RTC)
+#define PM1_TMR     0x0001u
+#define PM1_GBL     0x0020u
+#define PM1_PWRBTN  0x0100u
+#define PM1_SLPBTN  0x0200u
+#define PM1_RTC     0x0400u
+#define PM1_WAK     0x8000u
+#define PM1_STS                                                                    \
+	(PM1_TMR | 0x10u | PM1_GBL | PM1_PWRBTN | PM1_SLPBTN | PM1_RTC | PM1_WAK)
+#define PM1_EN       (PM1_TMR | PM1_GBL | PM1_PWRBTN | PM1_SLPBTN | PM1_RTC)
 
-#define CTL_SCI_EN 0x0001u
-#define CTL_BM_RLD 0x0002u
-#define CTL_SLP	   0x1c00u
-#define CTL_SLP_EN 0x2000u
-#define SLP_TYP_S5 5u
+#define CTL_SCI_EN   0x0001u
+#define CTL_BM_RLD   0x0002u
+#define CTL_SLP      0x1c00u
+#define CTL_SLP_EN   0x2000u
+#define SLP_TYP_S5   5u
 
 #define ACPI_ENABLE  0xa0u
 #define ACPI_DISABLE 0xa1u
@@ -59,18 +60,20 @@ static uint64_t timer_ticks(const struct pm *p)
 
 static void update_sci(struct pm *p)
 {
-	bool level = (p->ctl & CTL_SCI_EN) && ((p->sts & p->en & PM1_EN) ||
-	    (p->gpe_sts & p->gpe_en));
+	bool level = (p->ctl & CTL_SCI_EN) &&
+		     ((p->sts & p->en & PM1_EN) || (p->gpe_sts & p->gpe_en));
 
 	machine_irq(p->m, SCI_GSI, level);
 }
 
-/* TMR_STS follows the timer's most significant bit; only watched while it is enabled. */
+/* TMR_STS follows the timer's most significant bit; only watched while it is
+ * enabled. */
 static void arm_timer(struct pm *p)
 {
 	uint64_t next = (timer_ticks(p) | 0x7fffffff) + 1;
 
-	event_set_timer(p->timer, p->en & PM1_TMR
+	event_set_timer(p->timer,
+	    p->en & PM1_TMR
 		? p->m->start_ns + clock_muldiv(next, 1000000000, PM_TIMER_HZ) + 1
 		: 0);
 }
@@ -109,7 +112,7 @@ static void evt_write(void *arg, int vcpu, uint64_t off, unsigned size, uint64_t
 	uint32_t all = merge((uint32_t)p->en << 16, off, size, v);
 
 	(void)vcpu;
-	p->sts &= (uint16_t)~(clear & PM1_STS);
+	p->sts &= (uint16_t) ~(clear & PM1_STS);
 	p->en = (uint16_t)(all >> 16 & PM1_EN);
 	arm_timer(p);
 	update_sci(p);
@@ -158,8 +161,8 @@ static uint64_t gpe_read(void *arg, int vcpu, uint64_t off, unsigned size)
 static void gpe_write(void *arg, int vcpu, uint64_t off, unsigned size, uint64_t v)
 {
 	struct pm *p = arg;
-	uint32_t clear = merge(0, off, size, v), all = merge((uint32_t)p->gpe_en << 8, off,
-	    size, v);
+	uint32_t clear = merge(0, off, size, v),
+		 all = merge((uint32_t)p->gpe_en << 8, off, size, v);
 
 	(void)vcpu;
 	p->gpe_sts &= (uint8_t)~clear;
@@ -222,16 +225,19 @@ int pm_create(struct machine *m, struct pm **out)
 	p->timer = event_add_timer(m->loop, timer_fired, p);
 	err = p->timer == NULL ? -ENOMEM : 0;
 	if (err == 0)
-		err = bus_add(m->io, "PM1a event", PM1_EVT, 4, 0, evt_read, evt_write, p);
+		err = bus_add(
+		    m->io, "PM1a event", PM1_EVT, 4, 0, evt_read, evt_write, p);
 	if (err == 0)
-		err = bus_add(m->io, "PM1a control", PM1_CTL, 2, 0, ctl_read, ctl_write, p);
+		err = bus_add(
+		    m->io, "PM1a control", PM1_CTL, 2, 0, ctl_read, ctl_write, p);
 	if (err == 0)
-		err = bus_add(m->io, "PM timer", PM_TIMER, 4, BUS_UNLOCKED, timer_read,
-		    NULL, p);
+		err = bus_add(m->io, "PM timer", PM_TIMER, 4, BUS_UNLOCKED,
+		    timer_read, NULL, p);
 	if (err == 0)
 		err = bus_add(m->io, "GPE0", GPE0, 2, 0, gpe_read, gpe_write, p);
 	if (err == 0)
-		err = bus_add(m->io, "SMI command", SMI_CMD, 1, 0, smi_read, smi_write, p);
+		err = bus_add(
+		    m->io, "SMI command", SMI_CMD, 1, 0, smi_read, smi_write, p);
 	if (err == 0)
 		err = kbc_create(m, &p->kbc);
 	if (err != 0) {

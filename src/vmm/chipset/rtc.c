@@ -4,8 +4,8 @@
  * The time is the host's real-time clock plus an offset that the guest changes by
  * setting the clock; so it stays right after the host slept. Flags of register C
  * are computed when something looks: from the seconds and periods passed since it
- * was read. One event-loop timer is set only while an interrupt is enabled and its flag
- * is clear, so nothing ticks for nobody.
+ * was read. One event-loop timer is set only while an interrupt is enabled and its
+ * flag is clear, so nothing ticks for nobody.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -22,31 +22,46 @@
 
 #define NS UINT64_C(1000000000)
 
-enum { SEC, SEC_ALARM, MIN_, MIN_ALARM, HOUR, HOUR_ALARM, WDAY, MDAY, MONTH, YEAR, REG_A,
-	REG_B, REG_C, REG_D, CENTURY = 0x32 };
+enum {
+	SEC,
+	SEC_ALARM,
+	MIN_,
+	MIN_ALARM,
+	HOUR,
+	HOUR_ALARM,
+	WDAY,
+	MDAY,
+	MONTH,
+	YEAR,
+	REG_A,
+	REG_B,
+	REG_C,
+	REG_D,
+	CENTURY = 0x32
+};
 
-#define A_UIP 0x80u
-#define B_SET 0x80u
-#define B_PIE 0x40u
-#define B_AIE 0x20u
-#define B_UIE 0x10u
-#define B_BIN 0x04u
-#define B_24H 0x02u
-#define C_IRQ 0x80u
-#define C_PF  0x40u
-#define C_AF  0x20u
-#define C_UF  0x10u
-#define D_VRT 0x80u
+#define A_UIP     0x80u
+#define B_SET     0x80u
+#define B_PIE     0x40u
+#define B_AIE     0x20u
+#define B_UIE     0x10u
+#define B_BIN     0x04u
+#define B_24H     0x02u
+#define C_IRQ     0x80u
+#define C_PF      0x40u
+#define C_AF      0x20u
+#define C_UF      0x10u
+#define D_VRT     0x80u
 
 #define UPDATE_NS UINT64_C(244000) /* UIP is up that long before an update */
-#define DAY	  86400
+#define DAY       86400
 
 struct rtc {
 	struct machine *m;
 	struct event *timer;
 	uint8_t index;
 	uint8_t ram[128];   /* time bytes are valid only while the clock stands */
-	uint8_t c;	    /* PF, AF, UF */
+	uint8_t c;          /* PF, AF, UF */
 	int64_t offset_ns;  /* guest time - host's real time */
 	int64_t seen_sec;   /* up to here UF and AF are in c */
 	uint64_t seen_tick; /* the same for PF: index of the period */
@@ -144,8 +159,8 @@ static bool decode_time(const struct rtc *r, int64_t *sec)
 	int ce = decode(r, r->ram[CENTURY]);
 	struct tm tm;
 
-	if (s < 0 || s > 59 || mi < 0 || mi > 59 || h < 0 || d < 1 || d > 31 || mo < 1 ||
-	    mo > 12 || y < 0 || y > 99 || ce < 0 || ce > 99)
+	if (s < 0 || s > 59 || mi < 0 || mi > 59 || h < 0 || d < 1 || d > 31 ||
+	    mo < 1 || mo > 12 || y < 0 || y > 99 || ce < 0 || ce > 99)
 		return false;
 	tm = (struct tm){
 		.tm_sec = s,
@@ -176,11 +191,12 @@ static int64_t second_of_day(int64_t sec)
 static bool alarm_matches(const struct rtc *r, int64_t sec)
 {
 	int64_t s = second_of_day(sec);
-	uint8_t as = r->ram[SEC_ALARM], am = r->ram[MIN_ALARM], ah = r->ram[HOUR_ALARM];
+	uint8_t as = r->ram[SEC_ALARM], am = r->ram[MIN_ALARM],
+		ah = r->ram[HOUR_ALARM];
 
 	return (as >= 0xc0 || decode(r, as) == s % 60) &&
-	    (am >= 0xc0 || decode(r, am) == s / 60 % 60) &&
-	    (ah >= 0xc0 || decode_hour(r, ah) == s / 3600);
+	       (am >= 0xc0 || decode(r, am) == s / 60 % 60) &&
+	       (ah >= 0xc0 || decode_hour(r, ah) == s / 3600);
 }
 
 /* The first matching second after sec, within a day; -1: none ever. */
@@ -240,7 +256,7 @@ static void arm(struct rtc *r)
 
 	if ((want & B_PIE) && period(r) != 0)
 		when = r->m->start_ns +
-		    clock_muldiv((r->seen_tick + 1) * period(r), NS, 32768) + 1;
+		       clock_muldiv((r->seen_tick + 1) * period(r), NS, 32768) + 1;
 	if (!stands(r) && (want & B_UIE)) {
 		t = when_second(r, r->seen_sec + 1);
 		when = when == 0 ? t : MIN(when, t);
@@ -266,7 +282,8 @@ static void timer_fired(void *arg)
 
 static bool is_time(uint8_t i)
 {
-	return i == SEC || i == MIN_ || i == HOUR || (i >= WDAY && i <= YEAR) || i == CENTURY;
+	return i == SEC || i == MIN_ || i == HOUR || (i >= WDAY && i <= YEAR) ||
+	       i == CENTURY;
 }
 
 /* Registers A and B may stop the clock or let it go on from the time bytes. */
@@ -288,7 +305,8 @@ static void write_control(struct rtc *r, uint8_t reg, uint8_t v)
 	}
 	if (stood && !stands(r) && decode_time(r, &sec))
 		/* The first update comes half a second after the divider starts. */
-		set_time_ns(r, sec * (int64_t)NS + (divider_held ? (int64_t)NS / 2 : 0));
+		set_time_ns(
+		    r, sec * (int64_t)NS + (divider_held ? (int64_t)NS / 2 : 0));
 }
 
 static void write_reg(struct rtc *r, uint8_t reg, uint8_t v)
@@ -405,7 +423,8 @@ void rtc_time_set(struct rtc *r, int64_t secs)
 	arm(r);
 }
 
-/* Memory beyond 16 MiB and beyond 4 GiB in units of 64 KiB, where firmware looks. */
+/* Memory beyond 16 MiB and beyond 4 GiB in units of 64 KiB, where firmware looks.
+ */
 static void store_memory_size(struct rtc *r)
 {
 	uint64_t low = r->m->mem.low, high = r->m->mem.high / (64 * KiB);

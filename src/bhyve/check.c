@@ -43,22 +43,23 @@ static int check_topology(struct config *cfg)
 			return EXIT_ERROR;
 	}
 	/* Only a number of CPUs: that many sockets, as bhyve does. */
-	if (config_get(cfg, "sockets") == NULL && config_get(cfg, "cores") == NULL &&
-	    config_get(cfg, "threads") == NULL)
+	if (config_get(cfg, "sockets") == NULL &&
+	    config_get(cfg, "cores") == NULL && config_get(cfg, "threads") == NULL)
 		n[1] = n[0];
 	product = n[1] * n[2] * n[3];
 	if (config_get(cfg, "cpus") == NULL)
 		n[0] = product;
 	if (product != n[0]) {
-		log_error("-c: %u sockets of %u cores of %u threads are %llu CPUs, not %u; "
+		log_error("-c: %u sockets of %u cores of %u threads are %llu CPUs, "
+			  "not %u; "
 			  "leave out cpus= or make it their product",
 		    (unsigned)n[1], (unsigned)n[2], (unsigned)n[3],
 		    (unsigned long long)product, (unsigned)n[0]);
 		return EXIT_ERROR;
 	}
 	if (n[0] > MACHINE_MAX_CPUS) {
-		log_error("-c: %llu CPUs; a VM has at most %d", (unsigned long long)n[0],
-		    MACHINE_MAX_CPUS);
+		log_error("-c: %llu CPUs; a VM has at most %d",
+		    (unsigned long long)n[0], MACHINE_MAX_CPUS);
 		return EXIT_ERROR;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
@@ -75,7 +76,8 @@ static int check_memory(const struct config *cfg)
 	uint64_t size, host;
 
 	if (text == NULL || size_parse_memory(text, &size) != 0) {
-		log_error("-m %s: not a memory size; use a number with K, M, G or T, as in "
+		log_error("-m %s: not a memory size; use a number with K, M, G or "
+			  "T, as in "
 			  "-m 1024M",
 		    text != NULL ? text : "");
 		return EX_USAGE;
@@ -90,8 +92,9 @@ static int check_memory(const struct config *cfg)
 	}
 	host = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 	if (size > host) {
-		log_error("-m %s: more than this host's memory of %llu MB; use a smaller "
-			  "size here and for the loader",
+		log_error(
+		    "-m %s: more than this host's memory of %llu MB; use a smaller "
+		    "size here and for the loader",
 		    text, (unsigned long long)(host / MiB));
 		return EXIT_ERROR;
 	}
@@ -108,12 +111,14 @@ static int check_uuid(const struct config *cfg)
 	for (size_t i = 0; good && i < 36; i++) {
 		bool dash = i == 8 || i == 13 || i == 18 || i == 23;
 
-		good = dash ? text[i] == '-' : isxdigit((unsigned char)text[i]) != 0;
+		good =
+		    dash ? text[i] == '-' : isxdigit((unsigned char)text[i]) != 0;
 	}
 	if (good && text[36] == '\0')
 		return OPTIONS_RUN;
-	log_error("-U %s: not a UUID; use 32 hexadecimal digits grouped 8-4-4-4-12, as "
-		  "uuidgen prints",
+	log_error(
+	    "-U %s: not a UUID; use 32 hexadecimal digits grouped 8-4-4-4-12, as "
+	    "uuidgen prints",
 	    text);
 	return EXIT_ERROR;
 }
@@ -122,11 +127,13 @@ static int check_engine(const struct config *cfg)
 {
 	const char *engine = config_get(cfg, "engine");
 
-	if (engine == NULL || strcmp(engine, "auto") == 0 || strcmp(engine, "soft") == 0)
+	if (engine == NULL || strcmp(engine, "auto") == 0 ||
+	    strcmp(engine, "soft") == 0)
 		return OPTIONS_RUN;
 	if (strcmp(engine, "kvm") == 0)
-		log_error("engine=kvm: the KVM engine is not part of this version; use "
-			  "engine=soft or engine=auto");
+		log_error(
+		    "engine=kvm: the KVM engine is not part of this version; use "
+		    "engine=soft or engine=auto");
 	else
 		log_error("engine=%s: no such engine; use auto or soft", engine);
 	return EXIT_ERROR;
@@ -136,9 +143,9 @@ static int check_bools(const struct config *cfg)
 {
 	static const char *const keys[] = { "acpi_tables", "acpi_tables_in_memory",
 		"config.dump", "destroy_on_poweroff", "memory.guest_in_core",
-		"memory.wired", "rtc.use_localtime", "sandbox", "virtio_msix", "x86.mptable",
-		"x86.strictio", "x86.strictmsr", "x86.verbosemsr", "x86.vmexit_on_hlt",
-		"x86.vmexit_on_pause", "x86.x2apic" };
+		"memory.wired", "rtc.use_localtime", "sandbox", "virtio_msix",
+		"x86.mptable", "x86.strictio", "x86.strictmsr", "x86.verbosemsr",
+		"x86.vmexit_on_hlt", "x86.vmexit_on_pause", "x86.x2apic" };
 	bool value;
 
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
@@ -148,7 +155,8 @@ static int check_bools(const struct config *cfg)
 	return OPTIONS_RUN;
 }
 
-/* Keys that ask for parts this version does not have: better refused than ignored. */
+/* Keys that ask for parts this version does not have: better refused than ignored.
+ */
 static int check_not_built(const struct config *cfg)
 {
 	static const struct {
@@ -171,7 +179,8 @@ static int check_not_built(const struct config *cfg)
 		if (!config_has(cfg, parts[i].key) ||
 		    (value != NULL && strcasecmp(value, "false") == 0))
 			continue;
-		log_error("%s: %s is not part of this version of bhyve; load the guest with "
+		log_error("%s: %s is not part of this version of bhyve; load the "
+			  "guest with "
 			  "grub-bhyve and leave the setting out",
 		    parts[i].key, parts[i].what);
 		return EXIT_ERROR;
@@ -179,7 +188,8 @@ static int check_not_built(const struct config *cfg)
 	if (config_get_num(cfg, "gdb.port", 0, 0, 65535, &port) != 0)
 		return EXIT_ERROR;
 	if (port != 0) {
-		log_error("-G: the GDB stub is not part of this version of bhyve; leave the "
+		log_error("-G: the GDB stub is not part of this version of bhyve; "
+			  "leave the "
 			  "option out");
 		return EXIT_ERROR;
 	}

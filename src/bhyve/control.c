@@ -27,8 +27,8 @@
 #include "vmm/control.h"
 #include "vmm/machine.h"
 
-#define CLIENTS	 8
-#define ARGS	 4
+#define CLIENTS     8
+#define ARGS        4
 #define NVRAM_BYTES 128
 
 struct client {
@@ -52,8 +52,8 @@ struct control {
 
 /* --- answers --- */
 
-__attribute__((format(printf, 2, 3))) static void say(struct client *cl, const char *fmt,
-    ...)
+__attribute__((format(printf, 2, 3))) static void say(
+    struct client *cl, const char *fmt, ...)
 {
 	/* Two bytes are kept for the closing ".\n". */
 	size_t room = CONTROL_ANSWER_MAX - 2 - cl->out_len;
@@ -88,8 +88,8 @@ static void drop(struct client *cl)
 static bool push(struct client *cl)
 {
 	while (cl->out_sent < cl->out_len) {
-		ssize_t n = send(cl->fd, cl->out + cl->out_sent, cl->out_len - cl->out_sent,
-		    MSG_DONTWAIT | MSG_NOSIGNAL);
+		ssize_t n = send(cl->fd, cl->out + cl->out_sent,
+		    cl->out_len - cl->out_sent, MSG_DONTWAIT | MSG_NOSIGNAL);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -127,7 +127,8 @@ static void cmd_info(struct client *cl, char **argv)
 
 	(void)argv;
 	say(cl, "ok\n");
-	say(cl, "name=%s\npid=%ld\nengine=%s\n", cl->c->name, (long)getpid(), m->ops->name);
+	say(cl, "name=%s\npid=%ld\nengine=%s\n", cl->c->name, (long)getpid(),
+	    m->ops->name);
 	say(cl, "cpus=%u\nsockets=%u\ncores=%u\nthreads=%u\n", m->ncpu, m->sockets,
 	    m->cores, m->threads);
 	say(cl, "lowmem=%llu\nhighmem=%llu\n", (unsigned long long)m->mem.low,
@@ -255,7 +256,8 @@ static void cmd_assert_lvt(struct client *cl, char **argv)
 	if (v == NULL)
 		return;
 	if (argv[2] == NULL || number_parse(argv[2], 0, 1, &lint) != 0) {
-		say(cl, "error a local APIC has the inputs LINT0 and LINT1: use 0 or 1\n");
+		say(cl, "error a local APIC has the inputs LINT0 and LINT1: use 0 "
+			"or 1\n");
 		return;
 	}
 	lapic_assert_lint(v->lapic, (unsigned)lint);
@@ -310,7 +312,8 @@ static void cmd_rtc_set(struct client *cl, char **argv)
 {
 	uint64_t secs;
 
-	if (argv[1] == NULL || number_parse(argv[1], 0, INT64_C(253402300799), &secs) != 0) {
+	if (argv[1] == NULL ||
+	    number_parse(argv[1], 0, INT64_C(253402300799), &secs) != 0) {
 		say(cl, "error not a time in seconds since 1970\n");
 		return;
 	}
@@ -495,7 +498,8 @@ static int open_socket(struct control *c)
 	unlink(address.sun_path);
 	c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (c->fd < 0 || fchmod(c->fd, 0600) != 0 ||
-	    bind(c->fd, (struct sockaddr *)&address, len) != 0 || listen(c->fd, 4) != 0)
+	    bind(c->fd, (struct sockaddr *)&address, len) != 0 ||
+	    listen(c->fd, 4) != 0)
 		error = -errno;
 	if (dirfd >= 0)
 		close(dirfd);
@@ -520,8 +524,8 @@ int control_create(struct control **out, struct machine *m, const char *name)
 		error = c->ev == NULL ? -ENOMEM : 0;
 	}
 	if (error != 0) {
-		log_error("%s: cannot make the control socket for bhyvectl: %s", name,
-		    strerror(-error));
+		log_error("%s: cannot make the control socket for bhyvectl: %s",
+		    name, strerror(-error));
 		control_destroy(c);
 		return error;
 	}

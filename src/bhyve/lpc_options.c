@@ -42,8 +42,9 @@ static int parse_bootrom(struct config *cfg, const char *text, char *conf)
 		}
 		first = false;
 		if (config_set(cfg, key, value) != 0)
-			return bad(text, "an empty value; use -l bootrom,PATH[,VARS]"
-					 "[,fwcfg=bhyve|qemu]");
+			return bad(text,
+			    "an empty value; use -l bootrom,PATH[,VARS]"
+			    "[,fwcfg=bhyve|qemu]");
 	}
 	return 0;
 }
@@ -68,16 +69,18 @@ static int parse_tpm(struct config *cfg, const char *text, char *conf)
 			error = -EINVAL;
 		}
 		if (error != 0)
-			return bad(text, "use -l tpm,passthru,/dev/tpm0[,version=2.0] or "
-					 "-l tpm,swtpm,/path/to/socket");
+			return bad(text,
+			    "use -l tpm,passthru,/dev/tpm0[,version=2.0] or "
+			    "-l tpm,swtpm,/path/to/socket");
 	}
 	if (i < ARRAY_SIZE(positional))
-		return bad(text, "use -l tpm,TYPE,PATH with type passthru or swtpm");
+		return bad(
+		    text, "use -l tpm,TYPE,PATH with type passthru or swtpm");
 	return 0;
 }
 
-static int parse_device(struct config *cfg, const char *text, const char *name,
-    char *conf)
+static int parse_device(
+    struct config *cfg, const char *text, const char *name, char *conf)
 {
 	if (strcmp(name, "bootrom") == 0)
 		return parse_bootrom(cfg, text, conf);
@@ -88,9 +91,11 @@ static int parse_device(struct config *cfg, const char *text, const char *name,
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		if (strcmp(name, names[i]) != 0)
 			continue;
-		if (conf == NULL || config_setf(cfg, conf, "lpc.%s.path", name) != 0)
-			return bad(text, "needs a console: stdio, a terminal's path, or "
-					 "tcp=address:port, as in -l com1,stdio");
+		if (conf == NULL ||
+		    config_setf(cfg, conf, "lpc.%s.path", name) != 0)
+			return bad(text,
+			    "needs a console: stdio, a terminal's path, or "
+			    "tcp=address:port, as in -l com1,stdio");
 		return 0;
 	}
 	return bad(text, "no LPC device has this name; \"-l help\" lists them");

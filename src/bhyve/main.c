@@ -54,19 +54,25 @@ static int cannot_boot(const struct vm *vm, const char *why, enum cure cure)
 	case LOAD:
 	case LOAD_AGAIN:
 		snprintf(text, sizeof(text),
-		    "load it%s, for example with \"grub-bhyve -m device.map -r cd0 -M %s %s\"",
+		    "load it%s, for example with \"grub-bhyve -m device.map -r cd0 "
+		    "-M %s %s\"",
 		    cure == LOAD_AGAIN ? " again" : "", size, name);
 		break;
 	case STOP:
 		snprintf(text, sizeof(text),
-		    "wait for it, or stop the VM with \"bhyvectl --destroy --vm=%s\"", name);
+		    "wait for it, or stop the VM with \"bhyvectl --destroy "
+		    "--vm=%s\"",
+		    name);
 		break;
 	case REMOVE:
 		snprintf(text, sizeof(text),
-		    "remove it with \"bhyvectl --destroy --vm=%s\" and load it again", name);
+		    "remove it with \"bhyvectl --destroy --vm=%s\" and load it "
+		    "again",
+		    name);
 		break;
 	case RIGHTS:
-		snprintf(text, sizeof(text), "bhyve needs the rights of the user who loaded it");
+		snprintf(text, sizeof(text),
+		    "bhyve needs the rights of the user who loaded it");
 		break;
 	case SAME_SIZE:
 		break;
@@ -93,7 +99,8 @@ static int open_object(struct vm *vm)
 		    (long)vmfile_holder(vm->name));
 		return cannot_boot(vm, text, STOP);
 	case -EINVAL:
-		return cannot_boot(vm, "its file is not a VM object or is damaged", REMOVE);
+		return cannot_boot(
+		    vm, "its file is not a VM object or is damaged", REMOVE);
 	default:
 		return cannot_boot(vm, strerror(-error), RIGHTS);
 	}
@@ -101,11 +108,13 @@ static int open_object(struct vm *vm)
 	if (info.status == VMFILE_EMPTY)
 		return cannot_boot(vm, "nothing was loaded into it", LOAD);
 	if (info.status != VMFILE_LOADED)
-		return cannot_boot(vm, "it has run since it was loaded", LOAD_AGAIN);
+		return cannot_boot(
+		    vm, "it has run since it was loaded", LOAD_AGAIN);
 	size_parse_memory(config_get(vm->cfg, "memory.size"), &memory);
 	if (memory != info.memory) {
-		snprintf(text, sizeof(text), "%s gave it %llu MB of memory, -m says %llu MB",
-		    info.loader, (unsigned long long)(info.memory / MiB),
+		snprintf(text, sizeof(text),
+		    "%s gave it %llu MB of memory, -m says %llu MB", info.loader,
+		    (unsigned long long)(info.memory / MiB),
 		    (unsigned long long)(memory / MiB));
 		return cannot_boot(vm, text, SAME_SIZE);
 	}
@@ -123,9 +132,10 @@ static int load(struct vm *vm)
 	if (error == 0)
 		error = vcpu_set_state(&vm->m->vcpu[0], &state);
 	if (error != 0)
-		log_error("%s: what was loaded cannot be run: %s; load it again", vm->name,
-		    error == -EINVAL ? "no CPU can be in the state it asks for" :
-				       strerror(-error));
+		log_error("%s: what was loaded cannot be run: %s; load it again",
+		    vm->name,
+		    error == -EINVAL ? "no CPU can be in the state it asks for"
+				     : strerror(-error));
 	return error;
 }
 
@@ -143,8 +153,9 @@ static void on_sigterm(void *arg)
 
 	if (pm_power_button(vm->m->pm))
 		return;
-	log_warn("SIGTERM: the guest has not enabled ACPI and cannot be asked to power "
-		 "off; the VM ends");
+	log_warn(
+	    "SIGTERM: the guest has not enabled ACPI and cannot be asked to power "
+	    "off; the VM ends");
 	end_by_signal(vm, SIGTERM);
 }
 
@@ -174,10 +185,12 @@ static int watch_signals(struct vm *vm)
 	static const struct {
 		int signo;
 		event_fn *fn;
-	} table[] = { { SIGTERM, on_sigterm }, { SIGINT, on_sigint }, { SIGHUP, on_sighup },
-		{ SIGQUIT, on_sigquit }, { SIGCONT, on_sigcont } };
+	} table[] = { { SIGTERM, on_sigterm }, { SIGINT, on_sigint },
+		{ SIGHUP, on_sighup }, { SIGQUIT, on_sigquit },
+		{ SIGCONT, on_sigcont } };
 
-	_Static_assert(ARRAY_SIZE(table) <= ARRAY_SIZE(vm->signals), "room for all");
+	_Static_assert(
+	    ARRAY_SIZE(table) <= ARRAY_SIZE(vm->signals), "room for all");
 	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
 		struct sigaction sa;
 
@@ -185,8 +198,8 @@ static int watch_signals(struct vm *vm)
 		sigaction(table[i].signo, NULL, &sa);
 		if (sa.sa_handler == SIG_IGN)
 			continue;
-		vm->signals[i] = event_add_signal(vm->m->loop, table[i].signo, table[i].fn,
-		    vm);
+		vm->signals[i] =
+		    event_add_signal(vm->m->loop, table[i].signo, table[i].fn, vm);
 		if (vm->signals[i] == NULL)
 			return -ENOMEM;
 	}
@@ -200,9 +213,10 @@ static void say_engine(const struct vm *vm)
 	const char *asked = config_get(vm->cfg, "engine");
 
 	log_info("%s: engine %s (%s)", vm->name, vm->m->ops->name,
-	    asked != NULL && strcmp(asked, "auto") != 0 ?
-		"as asked" :
-		"this version has no KVM engine; the software CPU runs on every host");
+	    asked != NULL && strcmp(asked, "auto") != 0
+		? "as asked"
+		: "this version has no KVM engine; the software CPU runs on every "
+		  "host");
 }
 
 /* 0 or -errno; every step logs its own failure. */
@@ -242,7 +256,8 @@ static int run(struct vm *vm, enum suspend_reason *why)
 	int error = vmfile_set_status(vm->vf, VMFILE_RUNNING, vm->m->ncpu);
 
 	if (error != 0) {
-		log_error("%s: cannot write the VM object: %s", vm->name, strerror(-error));
+		log_error("%s: cannot write the VM object: %s", vm->name,
+		    strerror(-error));
 		return error;
 	}
 	say_engine(vm);
@@ -301,7 +316,8 @@ static int run_vm(struct vm *vm)
 out:
 	vmfile_close(vm->vf);
 	if (destroy && vmfile_destroy(vm->name) != 0)
-		log_warn("%s: cannot remove the VM object; use \"bhyvectl --destroy --vm=%s\"",
+		log_warn("%s: cannot remove the VM object; use \"bhyvectl "
+			 "--destroy --vm=%s\"",
 		    vm->name, vm->name);
 	return status;
 }

@@ -85,8 +85,9 @@ static int parse_topology(struct config *cfg, const char *text)
 	}
 	free(copy);
 	if (error == -EINVAL)
-		log_error("-c %s: not a CPU topology; use a number, or "
-			  "cpus=N,sockets=N,cores=N,threads=N with numbers from 1 to %d",
+		log_error(
+		    "-c %s: not a CPU topology; use a number, or "
+		    "cpus=N,sockets=N,cores=N,threads=N with numbers from 1 to %d",
 		    text, MAX_VCPUS);
 	return error;
 }
@@ -110,7 +111,8 @@ static int parse_pin(struct config *cfg, const char *text)
 		goto bad;
 	return config_setf(cfg, set, "vcpu.%u.cpuset", (unsigned)vcpu);
 bad:
-	log_error("-p %s: use VCPU:HOSTCPU, two numbers from 0, as in -p 0:1", text);
+	log_error(
+	    "-p %s: use VCPU:HOSTCPU, two numbers from 0, as in -p 0:1", text);
 	return -EINVAL;
 }
 
@@ -132,13 +134,16 @@ static int parse_gdb(struct config *cfg, const char *text)
 	if (error == 0 && colon != NULL) {
 		char *address = strndup(p, (size_t)(colon - p));
 
-		error = address == NULL ? -ENOMEM : config_set(cfg, "gdb.address", address);
+		error = address == NULL ? -ENOMEM
+					: config_set(cfg, "gdb.address", address);
 		free(address);
 	}
 	if (error == 0)
 		error = config_set(cfg, "gdb.port", port);
 	if (error != 0)
-		log_error("-G %s: use [w][address:]port with a port from 1 to 65535", text);
+		log_error(
+		    "-G %s: use [w][address:]port with a port from 1 to 65535",
+		    text);
 	return error;
 }
 
@@ -147,13 +152,15 @@ static int set_variable(struct config *cfg, const char *text)
 	int error = config_parse_option(cfg, text);
 
 	if (error != 0)
-		log_error("-o %s: not a variable; use NAME=VALUE with a value that is "
-			  "not empty, as in -o memory.size=1G",
+		log_error(
+		    "-o %s: not a variable; use NAME=VALUE with a value that is "
+		    "not empty, as in -o memory.size=1G",
 		    text);
 	return error;
 }
 
-static int set_value(struct config *cfg, int opt, const char *key, const char *value)
+static int set_value(
+    struct config *cfg, int opt, const char *key, const char *value)
 {
 	int error = config_set(cfg, key, value);
 
@@ -170,8 +177,9 @@ static bool asks_help(const char *text)
 
 static int refuse(int opt, const char *what)
 {
-	log_error("-%c: %s is not part of this version of bhyve; leave the option out", opt,
-	    what);
+	log_error(
+	    "-%c: %s is not part of this version of bhyve; leave the option out",
+	    opt, what);
 	return EXIT_ERROR;
 }
 
@@ -219,8 +227,9 @@ static int apply(struct config *cfg, int opt, const char *arg)
 		usage_short();
 		return EXIT_SUCCESS;
 	case 'K':
-		return set_value(cfg, opt, "keyboard.layout", arg) == 0 ? OPTIONS_RUN :
-									 EX_USAGE;
+		return set_value(cfg, opt, "keyboard.layout", arg) == 0
+			   ? OPTIONS_RUN
+			   : EX_USAGE;
 	case 'k':
 		return config_load(cfg, arg) == 0 ? OPTIONS_RUN : EXIT_ERROR;
 	case 'l':
@@ -230,8 +239,8 @@ static int apply(struct config *cfg, int opt, const char *arg)
 		}
 		return lpc_parse(cfg, arg) == 0 ? OPTIONS_RUN : EX_USAGE;
 	case 'm':
-		return set_value(cfg, opt, "memory.size", arg) == 0 ? OPTIONS_RUN :
-								      EX_USAGE;
+		return set_value(cfg, opt, "memory.size", arg) == 0 ? OPTIONS_RUN
+								    : EX_USAGE;
 	case 'n':
 		return refuse(opt, "guest NUMA");
 	case 'o':
@@ -247,7 +256,8 @@ static int apply(struct config *cfg, int opt, const char *arg)
 		}
 		return pci_parse_slot(cfg, arg) == 0 ? OPTIONS_RUN : EXIT_ERROR;
 	case 'U':
-		return set_value(cfg, opt, "uuid", arg) == 0 ? OPTIONS_RUN : EX_USAGE;
+		return set_value(cfg, opt, "uuid", arg) == 0 ? OPTIONS_RUN
+							     : EX_USAGE;
 	case OPT_HELP:
 		usage_long();
 		return EXIT_SUCCESS;
@@ -268,7 +278,8 @@ int options_parse(struct config *cfg, int argc, char **argv)
 		{ 0 },
 	};
 	/* '+': as in FreeBSD, options end at the VM's name. */
-	static const char shortopts[] = "+AaCc:DeG:f:HhIK:k:l:m:n:o:Pp:r:Ss:U:uWwxY";
+	static const char shortopts[] =
+	    "+AaCc:DeG:f:HhIK:k:l:m:n:o:Pp:r:Ss:U:uWwxY";
 	int opt, status;
 
 	if (set_defaults(cfg) != 0) {
@@ -283,7 +294,8 @@ int options_parse(struct config *cfg, int argc, char **argv)
 	argc -= optind;
 	argv += optind;
 	if (argc > 1) {
-		log_error("\"%s\": one VM name only, and options come before it", argv[1]);
+		log_error("\"%s\": one VM name only, and options come before it",
+		    argv[1]);
 		usage_short();
 		return EXIT_USAGE;
 	}

@@ -32,4 +32,4 @@ void lpc_print_devices(void);
 
 /* usage.c */
 void usage_short(void); /* standard error */
-void usage_long(void);	/* standard output, with examples */
+void usage_long(void);  /* standard output, with examples */

@@ -31,32 +31,121 @@
 /* By group, with what needs it. */
 static const char *const allowed[] = {
 	/* memory of the program and of generated code */
-	"brk", "mmap", "munmap", "mprotect", "mremap", "madvise", "memfd_create",
-	"ftruncate", "mlock", "mlock2", "munlock", "mincore", "membarrier",
+	"brk",
+	"mmap",
+	"munmap",
+	"mprotect",
+	"mremap",
+	"madvise",
+	"memfd_create",
+	"ftruncate",
+	"mlock",
+	"mlock2",
+	"munlock",
+	"mincore",
+	"membarrier",
 	/* threads and their signals */
-	"exit", "exit_group", "futex", "set_robust_list", "rseq",
-	"gettid", "getpid", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn",
-	"rt_sigtimedwait", "sigaltstack", "restart_syscall", "sched_yield",
-	"sched_getaffinity", "sched_setaffinity", "sched_getparam", "sched_getscheduler",
-	"arch_prctl", "getcpu", "prctl",
+	"exit",
+	"exit_group",
+	"futex",
+	"set_robust_list",
+	"rseq",
+	"gettid",
+	"getpid",
+	"rt_sigaction",
+	"rt_sigprocmask",
+	"rt_sigreturn",
+	"rt_sigtimedwait",
+	"sigaltstack",
+	"restart_syscall",
+	"sched_yield",
+	"sched_getaffinity",
+	"sched_setaffinity",
+	"sched_getparam",
+	"sched_getscheduler",
+	"arch_prctl",
+	"getcpu",
+	"prctl",
 	/* time */
-	"clock_gettime", "clock_getres", "clock_nanosleep", "nanosleep", "gettimeofday",
-	"time", "timerfd_create", "timerfd_settime", "timerfd_gettime",
+	"clock_gettime",
+	"clock_getres",
+	"clock_nanosleep",
+	"nanosleep",
+	"gettimeofday",
+	"time",
+	"timerfd_create",
+	"timerfd_settime",
+	"timerfd_gettime",
 	/* event loop */
-	"epoll_create1", "epoll_wait", "epoll_pwait", "epoll_pwait2", "epoll_ctl", "poll", "ppoll",
-	"eventfd2", "signalfd4", "pipe2",
+	"epoll_create1",
+	"epoll_wait",
+	"epoll_pwait",
+	"epoll_pwait2",
+	"epoll_ctl",
+	"poll",
+	"ppoll",
+	"eventfd2",
+	"signalfd4",
+	"pipe2",
 	/* descriptors already open: consoles, images, control socket */
-	"read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "pwritev",
-	"preadv2", "pwritev2", "lseek", "fdatasync", "fsync", "fallocate", "fstat",
-	"newfstatat", "fcntl", "close", "dup", "accept4", "sendto", "recvfrom",
-	"sendmsg", "recvmsg", "shutdown", "setsockopt", "getsockopt", "io_uring_enter",
+	"read",
+	"write",
+	"readv",
+	"writev",
+	"pread64",
+	"pwrite64",
+	"preadv",
+	"pwritev",
+	"preadv2",
+	"pwritev2",
+	"lseek",
+	"fdatasync",
+	"fsync",
+	"fallocate",
+	"fstat",
+	"newfstatat",
+	"fcntl",
+	"close",
+	"dup",
+	"accept4",
+	"sendto",
+	"recvfrom",
+	"sendmsg",
+	"recvmsg",
+	"shutdown",
+	"setsockopt",
+	"getsockopt",
+	"io_uring_enter",
 	"io_uring_register",
-	/* the end: removing the VM object and the socket, within Landlock's bounds */
-	"unlink", "unlinkat", "open", "openat", "stat", "lstat", "access", "faccessat",
-	"faccessat2", "mkdir", "mkdirat", "getdents64", "statfs", "fstatfs", "flock",
+	/* the end: removing the VM object and the socket, within Landlock's bounds
+	 */
+	"unlink",
+	"unlinkat",
+	"open",
+	"openat",
+	"stat",
+	"lstat",
+	"access",
+	"faccessat",
+	"faccessat2",
+	"mkdir",
+	"mkdirat",
+	"getdents64",
+	"statfs",
+	"fstatfs",
+	"flock",
 	/* harmless questions of libraries */
-	"getrandom", "uname", "sysinfo", "getuid", "geteuid", "getgid", "getegid",
-	"getrusage", "prlimit64", "readlink", "readlinkat",
+	"getrandom",
+	"uname",
+	"sysinfo",
+	"getuid",
+	"geteuid",
+	"getgid",
+	"getegid",
+	"getrusage",
+	"prlimit64",
+	"readlink",
+	"readlinkat",
 };
 
 int sandbox_early(void)
@@ -69,10 +158,11 @@ int sandbox_early(void)
 
 /* --- Landlock: the system calls have no wrappers in the C library --- */
 
-#define LANDLOCK_READ	(LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
+#define LANDLOCK_READ   (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
 #define LANDLOCK_REMOVE LANDLOCK_ACCESS_FS_REMOVE_FILE
-/* Every right of the first version of the interface: what is not allowed is refused. */
-#define LANDLOCK_ALL	((LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1)
+/* Every right of the first version of the interface: what is not allowed is
+ * refused. */
+#define LANDLOCK_ALL ((LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1)
 
 static int allow_below(int ruleset, const char *path, uint64_t rights)
 {
@@ -82,8 +172,8 @@ static int allow_below(int ruleset, const char *path, uint64_t rights)
 	rule.parent_fd = open(path, O_PATH | O_CLOEXEC);
 	if (rule.parent_fd < 0)
 		return -errno;
-	result = syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule,
-	    0);
+	result = syscall(
+	    SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
 	close(rule.parent_fd);
 	return result == 0 ? 0 : -errno;
 }
@@ -114,9 +204,11 @@ static int restrict_files(const char *name)
 	error = dir == NULL ? -ENOENT : control_dir(name, control, sizeof(control));
 	if (error == 0)
 		error = allow_below(ruleset, dir,
-		    LANDLOCK_READ | LANDLOCK_REMOVE | LANDLOCK_ACCESS_FS_WRITE_FILE);
+		    LANDLOCK_READ | LANDLOCK_REMOVE |
+			LANDLOCK_ACCESS_FS_WRITE_FILE);
 	if (error == 0)
-		error = allow_below(ruleset, control, LANDLOCK_READ | LANDLOCK_REMOVE);
+		error =
+		    allow_below(ruleset, control, LANDLOCK_READ | LANDLOCK_REMOVE);
 	if (error == 0 && syscall(SYS_landlock_restrict_self, ruleset, 0) != 0)
 		error = -errno;
 	close(ruleset);
@@ -126,8 +218,8 @@ static int restrict_files(const char *name)
 /* --- seccomp --- */
 
 /* Not TIOCSTI: it types into the user's shell. */
-static const unsigned long ioctls[] = { TCGETS, TCSETS, TCSETSW, TCSETSF, TIOCGWINSZ,
-	FIONREAD, BLKDISCARD, BLKZEROOUT };
+static const unsigned long ioctls[] = { TCGETS, TCSETS, TCSETSW, TCSETSF,
+	TIOCGWINSZ, FIONREAD, BLKDISCARD, BLKZEROOUT };
 
 /* Calls that are allowed with some arguments only. */
 static int restrict_arguments(scmp_filter_ctx ctx)
@@ -137,7 +229,8 @@ static int restrict_arguments(scmp_filter_ctx ctx)
 
 	/* Its arguments lie in memory; the C library then uses clone(). */
 	if (error == 0)
-		error = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+		error = seccomp_rule_add(
+		    ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
 	if (error == 0)
 		error = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
 		    SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
@@ -182,7 +275,8 @@ int sandbox_enter(const struct config *cfg)
 		return -EINVAL;
 	if (!wanted)
 		return 0;
-	/* Not before: it also closes /proc/self to us, which consoles are opened through. */
+	/* Not before: it also closes /proc/self to us, which consoles are opened
+	 * through. */
 	if (!in_core && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
 		error = -errno;
 	if (error == 0)
@@ -190,7 +284,8 @@ int sandbox_enter(const struct config *cfg)
 	if (error == 0)
 		error = restrict_calls();
 	if (error != 0)
-		log_error("cannot enter the sandbox: %s; -o sandbox=false runs without it",
+		log_error("cannot enter the sandbox: %s; -o sandbox=false runs "
+			  "without it",
 		    strerror(-error));
 	return error;
 }

@@ -13,7 +13,7 @@ struct target {
 	const char *name;
 	struct vmfile_info info;
 	bool running;
-	int fd;		   /* control socket while running */
+	int fd;            /* control socket while running */
 	struct vmfile *vf; /* otherwise; locked when write */
 };
 
@@ -24,10 +24,11 @@ void target_close(struct target *t);
  * Sends a command line; *answer (may be NULL) gets the data lines, to be freed.
  * -ENOTCONN when the VM does not run.
  */
-__attribute__((format(printf, 3, 4))) int target_command(struct target *t, char **answer,
-    const char *fmt, ...);
+__attribute__((format(printf, 3, 4))) int target_command(
+    struct target *t, char **answer, const char *fmt, ...);
 int target_get_state(struct target *t, unsigned cpu, struct vcpu_state *s);
-int target_set_field(struct target *t, unsigned cpu, const char *field, uint64_t value);
+int target_set_field(
+    struct target *t, unsigned cpu, const char *field, uint64_t value);
 /* The value of "key=" in the answer to info; 0 when missing. */
 uint64_t target_info_number(const char *info, const char *key);
 /* Stops the VM when it runs, then removes it. */

@@ -60,10 +60,10 @@ static void print_json(const struct vmfile_info *info, bool first)
 	printf("%s\n  {\"name\": ", first ? "" : ",");
 	json_string(info->name);
 	printf(", \"state\": \"%s\", \"pid\": %ld, \"cpus\": %" PRIu32
-	       ", \"memory\": %" PRIu64 ", \"uptime\": %" PRIu64 ", \"created\": %" PRIu64
-	       ", \"loader\": ",
-	    state_name(info), (long)info->pid, info->ncpu, info->memory, uptime(info),
-	    info->created);
+	       ", \"memory\": %" PRIu64 ", \"uptime\": %" PRIu64
+	       ", \"created\": %" PRIu64 ", \"loader\": ",
+	    state_name(info), (long)info->pid, info->ncpu, info->memory,
+	    uptime(info), info->created);
 	json_string(info->loader);
 	putchar('}');
 }
@@ -84,8 +84,8 @@ static void print_text(const struct vmfile_info *info, bool first)
 	uint64_t secs = uptime(info);
 
 	if (first)
-		printf("%-24s %-8s %8s %4s %9s %12s\n", "NAME", "STATE", "PID", "CPUS",
-		    "MEMORY", "UPTIME");
+		printf("%-24s %-8s %8s %4s %9s %12s\n", "NAME", "STATE", "PID",
+		    "CPUS", "MEMORY", "UPTIME");
 	if (info->pid != 0)
 		snprintf(pid, sizeof(pid), "%ld", (long)info->pid);
 	if (info->ncpu != 0)

@@ -24,15 +24,43 @@
 
 enum {
 	/* with argument */
-	VM = 1, CPU, SET_MEM, SET_X2APIC, SET_RTC_TIME, SET_NVRAM, NVRAM_OFFSET, ASSERT_LVT,
+	VM = 1,
+	CPU,
+	SET_MEM,
+	SET_X2APIC,
+	SET_RTC_TIME,
+	SET_NVRAM,
+	NVRAM_OFFSET,
+	ASSERT_LVT,
 	/* actions */
-	CREATE, DESTROY, FORCE_RESET, FORCE_POWEROFF, INJECT_NMI, POWER_BUTTON, LIST,
+	CREATE,
+	DESTROY,
+	FORCE_RESET,
+	FORCE_POWEROFF,
+	INJECT_NMI,
+	POWER_BUTTON,
+	LIST,
 	/* what to show */
-	GET_ALL, GET_STATS, GET_LOWMEM, GET_HIGHMEM, GET_MEMMAP, GET_MEMSEG, GET_ACTIVE,
-	GET_DEBUG, GET_SUSPENDED, GET_TOPOLOGY, GET_X2APIC, GET_RTC_TIME, GET_NVRAM,
-	GET_TSC_OFFSET, GET_PAT, GET_SYSENTER,
-	HELP, VERSION,
-	REFUSED, REGS = 256,
+	GET_ALL,
+	GET_STATS,
+	GET_LOWMEM,
+	GET_HIGHMEM,
+	GET_MEMMAP,
+	GET_MEMSEG,
+	GET_ACTIVE,
+	GET_DEBUG,
+	GET_SUSPENDED,
+	GET_TOPOLOGY,
+	GET_X2APIC,
+	GET_RTC_TIME,
+	GET_NVRAM,
+	GET_TSC_OFFSET,
+	GET_PAT,
+	GET_SYSENTER,
+	HELP,
+	VERSION,
+	REFUSED,
+	REGS = 256,
 };
 
 static const struct option options[] = {
@@ -78,7 +106,7 @@ static const struct {
 	const char *why;
 } refused[] = {
 #define SNAPSHOT "snapshots are not part of this version"
-#define VMX	 "it shows a structure of VT-x or SVM, and the software CPU has none"
+#define VMX      "it shows a structure of VT-x or SVM; the software CPU has none"
 	{ "checkpoint", required_argument, SNAPSHOT },
 	{ "suspend", required_argument, SNAPSHOT },
 	{ "run", no_argument, "a VM is run by bhyve(8)" },
@@ -146,51 +174,58 @@ struct request {
 
 static void usage(FILE *f)
 {
-	fputs(
-	    "usage: bhyvectl --vm=NAME [--cpu=N] ACTION...\n"
-	    "       bhyvectl --list[=json] | --help | --version\n"
-	    "\n"
-	    "Life of a VM\n"
-	    "  --create [--set-mem=MB]   makes an empty VM\n"
-	    "  --destroy                 stops the VM if it runs and removes it\n"
-	    "  --force-reset             ends it as a reboot does (bhyve exits with 0)\n"
-	    "  --force-poweroff          ends it as powering off does (bhyve exits with 1)\n"
-	    "  --power-button            asks the guest to power off\n"
-	    "  --inject-nmi              sends an NMI to CPU N\n"
-	    "  --list[=json]             name, state, process, CPUs, memory, uptime\n"
-	    "\n"
-	    "What to show\n"
-	    "  --get-all                 everything below, of CPU N (default 0)\n"
-	    "  --get-stats               counters of CPU N and of the VM\n"
-	    "  --get-memmap --get-memseg --get-lowmem --get-highmem\n"
-	    "  --get-cpu-topology --get-active-cpus --get-suspended-cpus --get-debug-cpus\n"
-	    "  --get-x2apic-state --get-tsc-offset --get-guest-pat --get-guest-sysenter\n"
-	    "  --get-rtc-time --get-rtc-nvram --rtc-nvram-offset=N\n"
-	    "  --get-REG                 rax rbx rcx rdx rsi rdi rbp rsp r8-r15 rip rflags\n"
-	    "                            cr0 cr2 cr3 cr4 dr0-dr3 dr6 dr7 efer\n"
-	    "                            cs ds es fs gs ss tr ldtr\n"
-	    "  --get-desc-SEG            base/limit/access of cs ds es fs gs ss tr ldtr,\n"
-	    "                            base/limit of gdtr idtr\n"
-	    "\n"
-	    "What to change\n"
-	    "  --set-REG=VALUE           any register of --get-REG\n"
-	    "  --set-desc-SEG --desc-base=B --desc-limit=L --desc-access=A\n"
-	    "  --set-x2apic-state=0|1 --set-rtc-time=SECONDS\n"
-	    "  --set-rtc-nvram=BYTE --rtc-nvram-offset=N --assert-lapic-lvt=N\n"
-	    "\n"
-	    "An option may be shortened as long as it is clear which is meant.\n"
-	    "\n"
-	    "Examples\n"
-	    "  bhyvectl --list\n"
-	    "  bhyvectl --vm=linuxguest --get-stats\n"
-	    "  bhyvectl --vm=linuxguest --cpu=1 --get-rip --get-rsp\n"
-	    "  bhyvectl --destroy --vm=linuxguest\n",
+	fputs("usage: bhyvectl --vm=NAME [--cpu=N] ACTION...\n"
+	      "       bhyvectl --list[=json] | --help | --version\n"
+	      "\n"
+	      "Life of a VM\n"
+	      "  --create [--set-mem=MB]   makes an empty VM\n"
+	      "  --destroy                 stops the VM if it runs and removes it\n"
+	      "  --force-reset             ends it as a reboot does (bhyve exits "
+	      "with 0)\n"
+	      "  --force-poweroff          ends it as powering off does (bhyve "
+	      "exits with 1)\n"
+	      "  --power-button            asks the guest to power off\n"
+	      "  --inject-nmi              sends an NMI to CPU N\n"
+	      "  --list[=json]             name, state, process, CPUs, memory, "
+	      "uptime\n"
+	      "\n"
+	      "What to show\n"
+	      "  --get-all                 everything below, of CPU N (default 0)\n"
+	      "  --get-stats               counters of CPU N and of the VM\n"
+	      "  --get-memmap --get-memseg --get-lowmem --get-highmem\n"
+	      "  --get-cpu-topology --get-active-cpus --get-suspended-cpus "
+	      "--get-debug-cpus\n"
+	      "  --get-x2apic-state --get-tsc-offset --get-guest-pat "
+	      "--get-guest-sysenter\n"
+	      "  --get-rtc-time --get-rtc-nvram --rtc-nvram-offset=N\n"
+	      "  --get-REG                 rax rbx rcx rdx rsi rdi rbp rsp r8-r15 "
+	      "rip rflags\n"
+	      "                            cr0 cr2 cr3 cr4 dr0-dr3 dr6 dr7 efer\n"
+	      "                            cs ds es fs gs ss tr ldtr\n"
+	      "  --get-desc-SEG            base/limit/access of cs ds es fs gs ss "
+	      "tr ldtr,\n"
+	      "                            base/limit of gdtr idtr\n"
+	      "\n"
+	      "What to change\n"
+	      "  --set-REG=VALUE           any register of --get-REG\n"
+	      "  --set-desc-SEG --desc-base=B --desc-limit=L --desc-access=A\n"
+	      "  --set-x2apic-state=0|1 --set-rtc-time=SECONDS\n"
+	      "  --set-rtc-nvram=BYTE --rtc-nvram-offset=N --assert-lapic-lvt=N\n"
+	      "\n"
+	      "An option may be shortened as long as it is clear which is meant.\n"
+	      "\n"
+	      "Examples\n"
+	      "  bhyvectl --list\n"
+	      "  bhyvectl --vm=linuxguest --get-stats\n"
+	      "  bhyvectl --vm=linuxguest --cpu=1 --get-rip --get-rsp\n"
+	      "  bhyvectl --destroy --vm=linuxguest\n",
 	    f);
 }
 
 /* --- showing --- */
 
-static int show_cpus(struct target *t, const char *info, const char *title, bool all)
+static int show_cpus(
+    struct target *t, const char *info, const char *title, bool all)
 {
 	uint64_t n = info != NULL ? target_info_number(info, "cpus") : 0;
 
@@ -217,19 +252,22 @@ static void show_memory(const struct request *rq, const struct target *t)
 	if (rq->has[GET_LOWMEM] || all)
 		printf("lowmem\t\t0x%016x/%" PRIu64 "\n", 0, low);
 	if (rq->has[GET_HIGHMEM] || all)
-		printf("highmem\t\t0x%016" PRIx64 "/%" PRIu64 "\n", MEMORY_HIGH_BASE, high);
+		printf("highmem\t\t0x%016" PRIx64 "/%" PRIu64 "\n",
+		    MEMORY_HIGH_BASE, high);
 	if (rq->has[GET_MEMSEG] || all) {
 		printf("%-12s%-12s%s\n", "ID", "Length", "Name");
 		printf("%-12u%-12" PRIX64 "%s\n", 0, low + high, "sysmem");
 	}
 	if (rq->has[GET_MEMMAP] || all) {
-		const char *format = "%-12" PRIX64 "%-12" PRIX64 "%-12s%-12" PRIX64 "%-12s%-12s\n";
+		const char *format =
+		    "%-12" PRIX64 "%-12" PRIX64 "%-12s%-12" PRIX64 "%-12s%-12s\n";
 
-		printf("%-12s%-12s%-12s%-12s%-12s%-12s\n", "Address", "Length", "Segment",
-		    "Offset", "Prot", "Flags");
+		printf("%-12s%-12s%-12s%-12s%-12s%-12s\n", "Address", "Length",
+		    "Segment", "Offset", "Prot", "Flags");
 		printf(format, UINT64_C(0), low, "sysmem", UINT64_C(0), "RWX", "-");
 		if (high > 0)
-			printf(format, MEMORY_HIGH_BASE, high, "sysmem", low, "RWX", "-");
+			printf(format, MEMORY_HIGH_BASE, high, "sysmem", low, "RWX",
+			    "-");
 	}
 }
 
@@ -252,8 +290,8 @@ static int show_rtc(const struct request *rq, struct target *t)
 		printf("rtc time 0x%llx: %s\n", (unsigned long long)secs, text);
 	}
 	if (rq->has[GET_NVRAM] || (rq->has[GET_ALL] && rq->has[NVRAM_OFFSET])) {
-		error = target_command(t, &answer, "nvram-get %u",
-		    (unsigned)rq->nvram_offset);
+		error = target_command(
+		    t, &answer, "nvram-get %u", (unsigned)rq->nvram_offset);
 		if (error != 0)
 			return error;
 		printf("rtc nvram[%03u]: 0x%02x\n", (unsigned)rq->nvram_offset,
@@ -269,8 +307,8 @@ static int show_topology(const struct request *rq, struct target *t)
 	char *info;
 	int error;
 
-	if (!all && !rq->has[GET_ACTIVE] && !rq->has[GET_DEBUG] && !rq->has[GET_SUSPENDED] &&
-	    !rq->has[GET_TOPOLOGY])
+	if (!all && !rq->has[GET_ACTIVE] && !rq->has[GET_DEBUG] &&
+	    !rq->has[GET_SUSPENDED] && !rq->has[GET_TOPOLOGY])
 		return 0;
 	error = target_command(t, &info, "info");
 	if (error != 0)
@@ -282,10 +320,12 @@ static int show_topology(const struct request *rq, struct target *t)
 	if (all || rq->has[GET_SUSPENDED])
 		show_cpus(t, info, "suspended cpus", false);
 	if (all || rq->has[GET_TOPOLOGY])
-		printf("cpu_topology:\tsockets=%u, cores=%u, threads=%u, maxcpus=%u\n",
+		printf(
+		    "cpu_topology:\tsockets=%u, cores=%u, threads=%u, maxcpus=%u\n",
 		    (unsigned)target_info_number(info, "sockets"),
 		    (unsigned)target_info_number(info, "cores"),
-		    (unsigned)target_info_number(info, "threads"), MACHINE_MAX_CPUS);
+		    (unsigned)target_info_number(info, "threads"),
+		    MACHINE_MAX_CPUS);
 	free(info);
 	return 0;
 }
@@ -297,8 +337,8 @@ static int show_msrs(const struct request *rq, struct target *t)
 	unsigned cpu = rq->cpu;
 	int error;
 
-	if (!all && !rq->has[GET_X2APIC] && !rq->has[GET_TSC_OFFSET] && !rq->has[GET_PAT] &&
-	    !rq->has[GET_SYSENTER])
+	if (!all && !rq->has[GET_X2APIC] && !rq->has[GET_TSC_OFFSET] &&
+	    !rq->has[GET_PAT] && !rq->has[GET_SYSENTER])
 		return 0;
 	error = target_get_state(t, cpu, &s);
 	if (error != 0)
@@ -311,9 +351,12 @@ static int show_msrs(const struct request *rq, struct target *t)
 	if (all || rq->has[GET_PAT])
 		printf("guest_pat[%u]\t\t0x%016" PRIx64 "\n", cpu, s.pat);
 	if (all || rq->has[GET_SYSENTER]) {
-		printf("guest_sysenter_cs[%u]\t0x%016" PRIx64 "\n", cpu, s.sysenter_cs);
-		printf("guest_sysenter_sp[%u]\t0x%016" PRIx64 "\n", cpu, s.sysenter_esp);
-		printf("guest_sysenter_ip[%u]\t0x%016" PRIx64 "\n", cpu, s.sysenter_eip);
+		printf("guest_sysenter_cs[%u]\t0x%016" PRIx64 "\n", cpu,
+		    s.sysenter_cs);
+		printf("guest_sysenter_sp[%u]\t0x%016" PRIx64 "\n", cpu,
+		    s.sysenter_esp);
+		printf("guest_sysenter_ip[%u]\t0x%016" PRIx64 "\n", cpu,
+		    s.sysenter_eip);
 	}
 	return 0;
 }
@@ -375,7 +418,8 @@ static int set_x2apic(const struct request *rq, struct target *t)
 	error = target_get_state(t, rq->cpu, &s);
 	if (error != 0)
 		return error;
-	base = on != 0 ? s.apic_base | BIT64(10) | BIT64(11) : s.apic_base & ~BIT64(10);
+	base = on != 0 ? s.apic_base | BIT64(10) | BIT64(11)
+		       : s.apic_base & ~BIT64(10);
 	return target_set_field(t, rq->cpu, "apic_base", base);
 }
 
@@ -386,13 +430,14 @@ static int change(const struct request *rq, struct target *t)
 	if (error == 0 && rq->has[SET_X2APIC])
 		error = set_x2apic(rq, t);
 	if (error == 0 && rq->has[SET_RTC_TIME])
-		error = target_command(t, NULL, "rtc-set %.32s", rq->arg[SET_RTC_TIME]);
+		error =
+		    target_command(t, NULL, "rtc-set %.32s", rq->arg[SET_RTC_TIME]);
 	if (error == 0 && rq->has[SET_NVRAM])
 		error = target_command(t, NULL, "nvram-set %u %.32s",
 		    (unsigned)rq->nvram_offset, rq->arg[SET_NVRAM]);
 	if (error == 0 && rq->has[ASSERT_LVT])
-		error = target_command(t, NULL, "assert-lvt %u %.32s", rq->cpu,
-		    rq->arg[ASSERT_LVT]);
+		error = target_command(
+		    t, NULL, "assert-lvt %u %.32s", rq->cpu, rq->arg[ASSERT_LVT]);
 	return error;
 }
 
@@ -434,8 +479,8 @@ static int create(const char *name, uint64_t memory)
 static bool needs_target(const struct request *rq)
 {
 	for (int i = 0; i < REFUSED; i++) {
-		if (rq->has[i] && i != VM && i != CPU && i != CREATE && i != DESTROY &&
-		    i != SET_MEM && i != NVRAM_OFFSET && i != LIST)
+		if (rq->has[i] && i != VM && i != CPU && i != CREATE &&
+		    i != DESTROY && i != SET_MEM && i != NVRAM_OFFSET && i != LIST)
 			return true;
 	}
 	return regs_wants_write(rq->regs);
@@ -449,8 +494,8 @@ static int run(const struct request *rq, bool any_register)
 
 	if (rq->has[CREATE])
 		error = create(name, rq->memory);
-	if (error == 0 && (needs_target(rq) || any_register || (!rq->has[CREATE] &&
-							 !rq->has[DESTROY]))) {
+	if (error == 0 && (needs_target(rq) || any_register ||
+			      (!rq->has[CREATE] && !rq->has[DESTROY]))) {
 		bool write = regs_wants_write(rq->regs) || rq->has[SET_X2APIC];
 
 		error = target_open(&t, name, write);
@@ -472,8 +517,8 @@ static int run(const struct request *rq, bool any_register)
 static int check(struct request *rq)
 {
 	const char *name = rq->arg[VM], *error;
-	unsigned exclusive = rq->has[CREATE] + rq->has[DESTROY] + rq->has[FORCE_RESET] +
-			     rq->has[FORCE_POWEROFF];
+	unsigned exclusive = rq->has[CREATE] + rq->has[DESTROY] +
+			     rq->has[FORCE_RESET] + rq->has[FORCE_POWEROFF];
 	uint64_t n;
 
 	if (name == NULL) {
@@ -486,22 +531,25 @@ static int check(struct request *rq)
 		return -EINVAL;
 	}
 	if (exclusive > 1) {
-		log_error("mutually exclusive actions specified: only one of --create, "
-			  "--destroy, --force-reset and --force-poweroff");
+		log_error(
+		    "mutually exclusive actions specified: only one of --create, "
+		    "--destroy, --force-reset and --force-poweroff");
 		return -EINVAL;
 	}
 	if (rq->has[CPU]) {
 		if (number_parse(rq->arg[CPU], 0, MACHINE_MAX_CPUS - 1, &n) != 0) {
-			log_error("--cpu=%s: use a number from 0 to %d", rq->arg[CPU],
-			    MACHINE_MAX_CPUS - 1);
+			log_error("--cpu=%s: use a number from 0 to %d",
+			    rq->arg[CPU], MACHINE_MAX_CPUS - 1);
 			return -EINVAL;
 		}
 		rq->cpu = (unsigned)n;
 	}
 	rq->memory = 256 * MiB;
-	if (rq->has[SET_MEM] && (size_parse_memory(rq->arg[SET_MEM], &rq->memory) != 0 ||
-				    rq->memory < MiB || rq->memory % MEMORY_PAGE != 0)) {
-		log_error("--set-mem=%s: not a memory size; use MB or a number with K, M, G",
+	if (rq->has[SET_MEM] &&
+	    (size_parse_memory(rq->arg[SET_MEM], &rq->memory) != 0 ||
+		rq->memory < MiB || rq->memory % MEMORY_PAGE != 0)) {
+		log_error("--set-mem=%s: not a memory size; use MB or a number "
+			  "with K, M, G",
 		    rq->arg[SET_MEM]);
 		return -EINVAL;
 	}
@@ -525,7 +573,8 @@ static int check(struct request *rq)
 static struct option *all_options(struct regs *regs)
 {
 	size_t own = ARRAY_SIZE(options), count = regs_count();
-	struct option *list = calloc(own + count + ARRAY_SIZE(refused) + 1, sizeof(*list));
+	struct option *list =
+	    calloc(own + count + ARRAY_SIZE(refused) + 1, sizeof(*list));
 
 	if (list == NULL)
 		return NULL;
@@ -548,7 +597,8 @@ static int parse(struct request *rq, bool *any_register, int argc, char **argv)
 
 	if (list == NULL)
 		return -ENOMEM;
-	while (result == 0 && (opt = getopt_long(argc, argv, "h", list, NULL)) != -1) {
+	while (
+	    result == 0 && (opt = getopt_long(argc, argv, "h", list, NULL)) != -1) {
 		unsigned index = (unsigned)(opt - REGS);
 
 		if (opt == 'h' || opt == HELP) {
@@ -598,7 +648,8 @@ static int work(struct request *rq, int argc, char **argv)
 
 		if (form == NULL || strcmp(form, "json") == 0)
 			return list_print(form != NULL);
-		log_error("--list=%s: no such form; use --list or --list=json", form);
+		log_error(
+		    "--list=%s: no such form; use --list or --list=json", form);
 		return -EINVAL;
 	}
 	result = check(rq);

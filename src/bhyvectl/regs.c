@@ -21,19 +21,53 @@ static const struct reg {
 	const char *name;
 	enum kind kind;
 } table[] = {
-	{ "efer", NUMBER }, { "cr0", NUMBER }, { "cr2", NUMBER }, { "cr3", NUMBER },
-	{ "cr4", NUMBER }, { "dr0", NUMBER }, { "dr1", NUMBER }, { "dr2", NUMBER },
-	{ "dr3", NUMBER }, { "dr6", NUMBER }, { "dr7", NUMBER }, { "rsp", NUMBER },
-	{ "rip", NUMBER }, { "rax", NUMBER }, { "rbx", NUMBER }, { "rcx", NUMBER },
-	{ "rdx", NUMBER }, { "rsi", NUMBER }, { "rdi", NUMBER }, { "rbp", NUMBER },
-	{ "r8", NUMBER }, { "r9", NUMBER }, { "r10", NUMBER }, { "r11", NUMBER },
-	{ "r12", NUMBER }, { "r13", NUMBER }, { "r14", NUMBER }, { "r15", NUMBER },
-	{ "rflags", NUMBER }, { "desc-ds", DESCRIPTOR }, { "desc-es", DESCRIPTOR },
-	{ "desc-fs", DESCRIPTOR }, { "desc-gs", DESCRIPTOR }, { "desc-ss", DESCRIPTOR },
-	{ "desc-cs", DESCRIPTOR }, { "desc-tr", DESCRIPTOR }, { "desc-ldtr", DESCRIPTOR },
-	{ "desc-gdtr", TABLE }, { "desc-idtr", TABLE }, { "cs", SELECTOR },
-	{ "ds", SELECTOR }, { "es", SELECTOR }, { "fs", SELECTOR }, { "gs", SELECTOR },
-	{ "ss", SELECTOR }, { "tr", SELECTOR }, { "ldtr", SELECTOR },
+	{ "efer", NUMBER },
+	{ "cr0", NUMBER },
+	{ "cr2", NUMBER },
+	{ "cr3", NUMBER },
+	{ "cr4", NUMBER },
+	{ "dr0", NUMBER },
+	{ "dr1", NUMBER },
+	{ "dr2", NUMBER },
+	{ "dr3", NUMBER },
+	{ "dr6", NUMBER },
+	{ "dr7", NUMBER },
+	{ "rsp", NUMBER },
+	{ "rip", NUMBER },
+	{ "rax", NUMBER },
+	{ "rbx", NUMBER },
+	{ "rcx", NUMBER },
+	{ "rdx", NUMBER },
+	{ "rsi", NUMBER },
+	{ "rdi", NUMBER },
+	{ "rbp", NUMBER },
+	{ "r8", NUMBER },
+	{ "r9", NUMBER },
+	{ "r10", NUMBER },
+	{ "r11", NUMBER },
+	{ "r12", NUMBER },
+	{ "r13", NUMBER },
+	{ "r14", NUMBER },
+	{ "r15", NUMBER },
+	{ "rflags", NUMBER },
+	{ "desc-ds", DESCRIPTOR },
+	{ "desc-es", DESCRIPTOR },
+	{ "desc-fs", DESCRIPTOR },
+	{ "desc-gs", DESCRIPTOR },
+	{ "desc-ss", DESCRIPTOR },
+	{ "desc-cs", DESCRIPTOR },
+	{ "desc-tr", DESCRIPTOR },
+	{ "desc-ldtr", DESCRIPTOR },
+	{ "desc-gdtr", TABLE },
+	{ "desc-idtr", TABLE },
+	{ "cs", SELECTOR },
+	{ "ds", SELECTOR },
+	{ "es", SELECTOR },
+	{ "fs", SELECTOR },
+	{ "gs", SELECTOR },
+	{ "ss", SELECTOR },
+	{ "tr", SELECTOR },
+	{ "ldtr", SELECTOR },
 };
 
 /* --desc-base and its like say what --set-desc-NAME sets. */
@@ -119,11 +153,12 @@ bool regs_wants_write(const struct regs *r)
 /* "desc-cs" -> "cs" */
 static const char *plain(const struct reg *reg)
 {
-	return reg->kind == DESCRIPTOR || reg->kind == TABLE ? reg->name + 5 : reg->name;
+	return reg->kind == DESCRIPTOR || reg->kind == TABLE ? reg->name + 5
+							     : reg->name;
 }
 
-static int set_descriptor(const struct regs *r, const struct reg *reg, struct target *t,
-    unsigned cpu)
+static int set_descriptor(
+    const struct regs *r, const struct reg *reg, struct target *t, unsigned cpu)
 {
 	size_t count = reg->kind == TABLE ? 2 : 3;
 	bool any = false;
@@ -157,23 +192,26 @@ int regs_apply(const struct regs *r, struct target *t, unsigned cpu)
 		if (table[i].kind == DESCRIPTOR || table[i].kind == TABLE)
 			error = set_descriptor(r, &table[i], t, cpu);
 		else
-			error = target_set_field(t, cpu, table[i].name, r->value[i]);
+			error =
+			    target_set_field(t, cpu, table[i].name, r->value[i]);
 	}
 	return error;
 }
 
-static uint64_t part_of(const struct vcpu_state *s, const struct reg *reg, const char *part)
+static uint64_t part_of(
+    const struct vcpu_state *s, const struct reg *reg, const char *part)
 {
 	const struct control_field *f;
 	char field[24];
 
-	snprintf(field, sizeof(field), "%s%s%s", plain(reg), part[0] != '\0' ? "." : "",
-	    part);
+	snprintf(field, sizeof(field), "%s%s%s", plain(reg),
+	    part[0] != '\0' ? "." : "", part);
 	f = control_field(field);
 	return f != NULL ? control_field_get(s, f) : 0;
 }
 
-static void print_reg(const struct reg *reg, const struct vcpu_state *s, unsigned cpu)
+static void print_reg(
+    const struct reg *reg, const struct vcpu_state *s, unsigned cpu)
 {
 	const char *name = plain(reg);
 

@@ -18,16 +18,18 @@
 #include "vmm/state.h"
 
 #define ANSWER_SECONDS 10
-#define END_MS	       10000
+#define END_MS         10000
 
 static int not_opened(const char *name, int error)
 {
 	if (error == -EINVAL)
-		log_error("vm_open: %s could not be opened: it is not a VM object or is "
-			  "damaged; --destroy removes it",
+		log_error(
+		    "vm_open: %s could not be opened: it is not a VM object or is "
+		    "damaged; --destroy removes it",
 		    name);
 	else
-		log_error("vm_open: %s could not be opened: %s", name, strerror(-error));
+		log_error(
+		    "vm_open: %s could not be opened: %s", name, strerror(-error));
 	return error;
 }
 
@@ -69,8 +71,8 @@ int target_open(struct target *t, const char *name, bool write)
 		t->vf = NULL;
 		error = connect_to(name, &t->fd);
 		if (error != 0)
-			log_error("%s runs as process %ld, but does not answer: %s", name,
-			    (long)t->info.pid, strerror(-error));
+			log_error("%s runs as process %ld, but does not answer: %s",
+			    name, (long)t->info.pid, strerror(-error));
 		t->running = error == 0;
 		return error;
 	}
@@ -80,8 +82,9 @@ int target_open(struct target *t, const char *name, bool write)
 	t->vf = NULL;
 	error = vmfile_open(&t->vf, name, true);
 	if (error == -EBUSY)
-		log_error("%s is in use by process %ld; try again when that has ended", name,
-		    (long)vmfile_holder(name));
+		log_error(
+		    "%s is in use by process %ld; try again when that has ended",
+		    name, (long)vmfile_holder(name));
 	else if (error != 0)
 		return not_opened(name, error);
 	return error;
@@ -150,8 +153,8 @@ int target_command(struct target *t, char **answer, const char *fmt, ...)
 	strcat(line, "\n");
 	error = exchange(t->fd, line, &text);
 	if (error != 0) {
-		log_error("%s: no answer from process %ld: %s", t->name, (long)t->info.pid,
-		    strerror(-error));
+		log_error("%s: no answer from process %ld: %s", t->name,
+		    (long)t->info.pid, strerror(-error));
 	} else if (strncmp(text, "ok\n", 3) != 0) {
 		text[strcspn(text, "\n")] = '\0';
 		log_error("%s: %s", t->name,
@@ -205,12 +208,14 @@ int target_get_state(struct target *t, unsigned cpu, struct vcpu_state *s)
 		return error;
 	error = parse_state(answer, s);
 	if (error != 0)
-		log_error("%s: bhyve and bhyvectl are of different versions", t->name);
+		log_error(
+		    "%s: bhyve and bhyvectl are of different versions", t->name);
 	free(answer);
 	return error;
 }
 
-int target_set_field(struct target *t, unsigned cpu, const char *field, uint64_t value)
+int target_set_field(
+    struct target *t, unsigned cpu, const char *field, uint64_t value)
 {
 	const struct control_field *f = control_field(field);
 	struct vcpu_state s;
@@ -235,7 +240,8 @@ uint64_t target_info_number(const char *info, const char *key)
 {
 	size_t len = strlen(key);
 
-	for (const char *line = info; *line != '\0'; line += strcspn(line, "\n") + 1) {
+	for (const char *line = info; *line != '\0';
+	     line += strcspn(line, "\n") + 1) {
 		if (strncmp(line, key, len) == 0 && line[len] == '=')
 			return strtoull(line + len + 1, NULL, 10);
 		if (strchr(line, '\n') == NULL)
@@ -256,8 +262,9 @@ static int stop(const char *name, pid_t pid)
 		return errno == ESRCH ? 0 : -errno;
 	error = connect_to(name, &fd);
 	if (error != 0) {
-		log_error("%s is in use by process %ld, which does not answer (a loader, "
-			  "perhaps); end that process first",
+		log_error(
+		    "%s is in use by process %ld, which does not answer (a loader, "
+		    "perhaps); end that process first",
 		    name, (long)pid);
 		close(p.fd);
 		return error;

@@ -82,7 +82,8 @@ static bool all_digits(const char *s, size_t len)
 	return len > 0;
 }
 
-/* Total order of components: numbers by value, then names; equal only if same text. */
+/* Total order of components: numbers by value, then names; equal only if same text.
+ */
 static int component_compare(const char *a, size_t alen, const char *b, size_t blen)
 {
 	bool anum = all_digits(a, alen), bnum = all_digits(b, blen);
@@ -234,7 +235,8 @@ void config_unset(struct config *cfg, const char *key)
 {
 	size_t i = lower_bound(cfg, key);
 
-	if (cfg->frozen || i == cfg->count || strcmp(cfg->entries[i]->key, key) != 0)
+	if (cfg->frozen || i == cfg->count ||
+	    strcmp(cfg->entries[i]->key, key) != 0)
 		return;
 	entry_free(cfg->entries[i]);
 	cfg->count--;
@@ -359,8 +361,8 @@ int config_get_bool(const struct config *cfg, const char *key, bool dflt, bool *
 			return 0;
 		}
 	}
-	log_error("%s=%s: not a boolean; use true, on, yes, 1 or false, off, no, 0", key,
-	    value);
+	log_error("%s=%s: not a boolean; use true, on, yes, 1 or false, off, no, 0",
+	    key, value);
 	return -EINVAL;
 }
 
@@ -466,7 +468,8 @@ int config_load(struct config *cfg, const char *path)
 
 	if (f == NULL) {
 		error = -errno;
-		log_error("cannot open configuration file %s: %s", path, strerror(-error));
+		log_error("cannot open configuration file %s: %s", path,
+		    strerror(-error));
 		return error;
 	}
 	while (errno = 0, (len = getline(&line, &room, f)) >= 0) {
@@ -475,18 +478,20 @@ int config_load(struct config *cfg, const char *path)
 			line[--len] = '\0';
 		if (len == 0 || line[0] == '#')
 			continue;
-		error = strlen(line) == (size_t)len ? config_parse_option(cfg, line) :
-						      -EINVAL;
+		error = strlen(line) == (size_t)len ? config_parse_option(cfg, line)
+						    : -EINVAL;
 		if (error != 0) {
-			log_error("%s line %u: invalid config option \"%s\"; a line is "
-				  "name=value without blanks around '=', or a # comment",
+			log_error(
+			    "%s line %u: invalid config option \"%s\"; a line is "
+			    "name=value without blanks around '=', or a # comment",
 			    path, number, line);
 			goto out;
 		}
 	}
 	if (ferror(f)) {
 		error = errno != 0 ? -errno : -EIO;
-		log_error("cannot read configuration file %s: %s", path, strerror(-error));
+		log_error("cannot read configuration file %s: %s", path,
+		    strerror(-error));
 	}
 out:
 	free(line);

@@ -23,7 +23,7 @@
 #include "lib/log.h"
 #include "lib/util.h"
 
-#define BATCH	 16
+#define BATCH    16
 #define NOT_HEAP SIZE_MAX
 
 enum event_kind { EVENT_FD, EVENT_TIMER, EVENT_SIGNAL, EVENT_WAKE, EVENT_CLOCK };
@@ -92,8 +92,10 @@ int event_loop_new(struct event_loop **out, pthread_mutex_t *lock)
 	loop->clock.kind = EVENT_CLOCK;
 	loop->epoll = epoll_create1(EPOLL_CLOEXEC);
 	loop->wake.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	loop->clock.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-	error = loop->epoll < 0 || loop->wake.fd < 0 || loop->clock.fd < 0 ? -errno : 0;
+	loop->clock.fd =
+	    timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	error =
+	    loop->epoll < 0 || loop->wake.fd < 0 || loop->clock.fd < 0 ? -errno : 0;
 	if (error == 0)
 		error = watch(loop, &loop->wake, EPOLL_CTL_ADD, EPOLLIN);
 	if (error == 0)
@@ -143,7 +145,8 @@ void event_loop_free(struct event_loop *loop)
 	free(loop);
 }
 
-static struct event *event_new(struct event_loop *loop, enum event_kind kind, void *arg)
+static struct event *event_new(
+    struct event_loop *loop, enum event_kind kind, void *arg)
 {
 	struct event *ev = calloc(1, sizeof(*ev));
 
@@ -267,7 +270,8 @@ void event_set_timer(struct event *ev, uint64_t when_ns)
 	clock_arm(loop);
 }
 
-/* Bounded: a timer that its own callback sets to a passed time must not hold the loop. */
+/* Bounded: a timer that its own callback sets to a passed time must not hold the
+ * loop. */
 static void clock_dispatch(struct event_loop *loop)
 {
 	uint64_t now = event_now_ns(), ticks;
@@ -289,8 +293,8 @@ static void clock_dispatch(struct event_loop *loop)
 
 /* --- descriptors and signals --- */
 
-struct event *event_add_fd(struct event_loop *loop, int fd, uint32_t events,
-    event_fd_fn *fn, void *arg)
+struct event *event_add_fd(
+    struct event_loop *loop, int fd, uint32_t events, event_fd_fn *fn, void *arg)
 {
 	struct event *ev = event_new(loop, EVENT_FD, arg);
 	int error;
@@ -315,12 +319,13 @@ struct event *event_add_fd(struct event_loop *loop, int fd, uint32_t events,
 	return ev;
 }
 
-/* epoll reports errors and hang-ups whatever the set: no interest means not added. */
+/* epoll reports errors and hang-ups whatever the set: no interest means not added.
+ */
 void event_set_fd(struct event *ev, uint32_t events)
 {
-	int op = ev->interest == 0 ? EPOLL_CTL_ADD :
-	    events == 0		   ? EPOLL_CTL_DEL :
-				     EPOLL_CTL_MOD;
+	int op = ev->interest == 0 ? EPOLL_CTL_ADD
+		 : events == 0     ? EPOLL_CTL_DEL
+				   : EPOLL_CTL_MOD;
 
 	if (ev->dead || ev->interest == events)
 		return;
@@ -331,8 +336,8 @@ void event_set_fd(struct event *ev, uint32_t events)
 		    strerror(errno));
 }
 
-struct event *event_add_signal(struct event_loop *loop, int signo, event_fn *fn,
-    void *arg)
+struct event *event_add_signal(
+    struct event_loop *loop, int signo, event_fn *fn, void *arg)
 {
 	struct event *ev = event_new(loop, EVENT_SIGNAL, arg);
 	sigset_t set;

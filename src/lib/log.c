@@ -55,14 +55,15 @@ void log_at(enum log_level level, const char *fmt, ...)
 	va_end(ap);
 
 	if (log_state.program[0] != '\0')
-		len = (size_t)snprintf(line, sizeof(line), "%s: ", log_state.program);
+		len =
+		    (size_t)snprintf(line, sizeof(line), "%s: ", log_state.program);
 	for (const char *p = text; *p != '\0'; p++) {
 		unsigned char c = (unsigned char)*p;
 
 		if (c == '\n' && raw)
 			line[len++] = '\r';
-		line[len++] = ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f) ? '?' :
-										    *p;
+		line[len++] =
+		    ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f) ? '?' : *p;
 	}
 	if (raw)
 		line[len++] = '\r';

@@ -1,4 +1,5 @@
-/* What both ends of the control socket share: its address and names of registers. */
+/* What both ends of the control socket share: its address and names of registers.
+ */
 #include "vmm/control.h"
 
 #include <errno.h>
@@ -22,8 +23,8 @@ static uint64_t hash(const char *s)
 	return h;
 }
 
-int control_address(const char *name, struct sockaddr_un *address, socklen_t *len,
-    int *dirfd)
+int control_address(
+    const char *name, struct sockaddr_un *address, socklen_t *len, int *dirfd)
 {
 	char path[PATH_MAX], *slash;
 	int error = vmfile_control_path(name, path, sizeof(path));
@@ -53,36 +54,73 @@ int control_address(const char *name, struct sockaddr_un *address, socklen_t *le
 	return 0;
 }
 
-#define FIELD(text, member)                                                          \
-	{                                                                            \
-		text, offsetof(struct vcpu_state, member),                           \
-		    sizeof(((struct vcpu_state *)0)->member)                         \
+#define FIELD(text, member)                                                        \
+	{                                                                          \
+		text, offsetof(struct vcpu_state, member),                         \
+		    sizeof(((struct vcpu_state *)0)->member)                       \
 	}
-#define SEGMENT(text, index)                                                         \
-	FIELD(text, seg[index].sel), FIELD(text ".base", seg[index].base),           \
-	    FIELD(text ".limit", seg[index].limit), FIELD(text ".access", seg[index].access)
+#define SEGMENT(text, index)                                                       \
+	FIELD(text, seg[index].sel), FIELD(text ".base", seg[index].base),         \
+	    FIELD(text ".limit", seg[index].limit),                                \
+	    FIELD(text ".access", seg[index].access)
 
 static const struct control_field fields[] = {
-	FIELD("rax", gpr[GPR_RAX]), FIELD("rbx", gpr[GPR_RBX]), FIELD("rcx", gpr[GPR_RCX]),
-	FIELD("rdx", gpr[GPR_RDX]), FIELD("rsi", gpr[GPR_RSI]), FIELD("rdi", gpr[GPR_RDI]),
-	FIELD("rbp", gpr[GPR_RBP]), FIELD("rsp", gpr[GPR_RSP]), FIELD("r8", gpr[GPR_R8]),
-	FIELD("r9", gpr[GPR_R9]), FIELD("r10", gpr[GPR_R10]), FIELD("r11", gpr[GPR_R11]),
-	FIELD("r12", gpr[GPR_R12]), FIELD("r13", gpr[GPR_R13]), FIELD("r14", gpr[GPR_R14]),
-	FIELD("r15", gpr[GPR_R15]), FIELD("rip", rip), FIELD("rflags", rflags),
-	SEGMENT("cs", SEG_CS), SEGMENT("ds", SEG_DS), SEGMENT("es", SEG_ES),
-	SEGMENT("fs", SEG_FS), SEGMENT("gs", SEG_GS), SEGMENT("ss", SEG_SS),
-	SEGMENT("tr", SEG_TR), SEGMENT("ldtr", SEG_LDTR),
-	FIELD("gdtr.base", gdtr.base), FIELD("gdtr.limit", gdtr.limit),
-	FIELD("idtr.base", idtr.base), FIELD("idtr.limit", idtr.limit),
-	FIELD("cr0", cr0), FIELD("cr2", cr2), FIELD("cr3", cr3), FIELD("cr4", cr4),
-	FIELD("cr8", cr8), FIELD("efer", efer), FIELD("xcr0", xcr0), FIELD("dr0", dr[0]),
-	FIELD("dr1", dr[1]), FIELD("dr2", dr[2]), FIELD("dr3", dr[3]), FIELD("dr6", dr6),
-	FIELD("dr7", dr7), FIELD("star", star), FIELD("lstar", lstar),
-	FIELD("cstar", cstar), FIELD("sfmask", sfmask), FIELD("kgsbase", kernel_gs_base),
-	FIELD("sysenter_cs", sysenter_cs), FIELD("sysenter_esp", sysenter_esp),
-	FIELD("sysenter_eip", sysenter_eip), FIELD("pat", pat),
-	FIELD("apic_base", apic_base), FIELD("tsc_offset", tsc_offset),
-	FIELD("activity", activity), FIELD("shadow", shadow),
+	FIELD("rax", gpr[GPR_RAX]),
+	FIELD("rbx", gpr[GPR_RBX]),
+	FIELD("rcx", gpr[GPR_RCX]),
+	FIELD("rdx", gpr[GPR_RDX]),
+	FIELD("rsi", gpr[GPR_RSI]),
+	FIELD("rdi", gpr[GPR_RDI]),
+	FIELD("rbp", gpr[GPR_RBP]),
+	FIELD("rsp", gpr[GPR_RSP]),
+	FIELD("r8", gpr[GPR_R8]),
+	FIELD("r9", gpr[GPR_R9]),
+	FIELD("r10", gpr[GPR_R10]),
+	FIELD("r11", gpr[GPR_R11]),
+	FIELD("r12", gpr[GPR_R12]),
+	FIELD("r13", gpr[GPR_R13]),
+	FIELD("r14", gpr[GPR_R14]),
+	FIELD("r15", gpr[GPR_R15]),
+	FIELD("rip", rip),
+	FIELD("rflags", rflags),
+	SEGMENT("cs", SEG_CS),
+	SEGMENT("ds", SEG_DS),
+	SEGMENT("es", SEG_ES),
+	SEGMENT("fs", SEG_FS),
+	SEGMENT("gs", SEG_GS),
+	SEGMENT("ss", SEG_SS),
+	SEGMENT("tr", SEG_TR),
+	SEGMENT("ldtr", SEG_LDTR),
+	FIELD("gdtr.base", gdtr.base),
+	FIELD("gdtr.limit", gdtr.limit),
+	FIELD("idtr.base", idtr.base),
+	FIELD("idtr.limit", idtr.limit),
+	FIELD("cr0", cr0),
+	FIELD("cr2", cr2),
+	FIELD("cr3", cr3),
+	FIELD("cr4", cr4),
+	FIELD("cr8", cr8),
+	FIELD("efer", efer),
+	FIELD("xcr0", xcr0),
+	FIELD("dr0", dr[0]),
+	FIELD("dr1", dr[1]),
+	FIELD("dr2", dr[2]),
+	FIELD("dr3", dr[3]),
+	FIELD("dr6", dr6),
+	FIELD("dr7", dr7),
+	FIELD("star", star),
+	FIELD("lstar", lstar),
+	FIELD("cstar", cstar),
+	FIELD("sfmask", sfmask),
+	FIELD("kgsbase", kernel_gs_base),
+	FIELD("sysenter_cs", sysenter_cs),
+	FIELD("sysenter_esp", sysenter_esp),
+	FIELD("sysenter_eip", sysenter_eip),
+	FIELD("pat", pat),
+	FIELD("apic_base", apic_base),
+	FIELD("tsc_offset", tsc_offset),
+	FIELD("activity", activity),
+	FIELD("shadow", shadow),
 	FIELD("nmi_blocked", nmi_blocked),
 };
 
@@ -96,7 +134,8 @@ const struct control_field *control_field(const char *name)
 }
 
 /* The host is little-endian, as x86 is: the low bytes come first. */
-uint64_t control_field_get(const struct vcpu_state *s, const struct control_field *f)
+uint64_t control_field_get(
+    const struct vcpu_state *s, const struct control_field *f)
 {
 	uint64_t v = 0;
 
@@ -104,7 +143,8 @@ uint64_t control_field_get(const struct vcpu_state *s, const struct control_fiel
 	return v;
 }
 
-int control_field_set(struct vcpu_state *s, const struct control_field *f, uint64_t v)
+int control_field_set(
+    struct vcpu_state *s, const struct control_field *f, uint64_t v)
 {
 	if (f->size < 8 && v >> (8 * f->size) != 0)
 		return -ERANGE;

@@ -31,8 +31,8 @@ struct vcpu_state;
  * descriptor of the folder: *dirfd (-1: none) stays open until after bind() or
  * connect(). 0 or -errno.
  */
-int control_address(const char *name, struct sockaddr_un *address, socklen_t *len,
-    int *dirfd);
+int control_address(
+    const char *name, struct sockaddr_un *address, socklen_t *len, int *dirfd);
 
 /* A number in struct vcpu_state, as the register options of bhyvectl(8) name it. */
 struct control_field {
@@ -42,6 +42,8 @@ struct control_field {
 };
 
 const struct control_field *control_field(const char *name); /* NULL: none */
-uint64_t control_field_get(const struct vcpu_state *s, const struct control_field *f);
+uint64_t control_field_get(
+    const struct vcpu_state *s, const struct control_field *f);
 /* 0 or -ERANGE (wider than the field). */
-int control_field_set(struct vcpu_state *s, const struct control_field *f, uint64_t v);
+int control_field_set(
+    struct vcpu_state *s, const struct control_field *f, uint64_t v);

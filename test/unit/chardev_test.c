@@ -37,7 +37,8 @@ static void on_readable(void *arg)
 	struct fixture *f = arg;
 
 	f->readable++;
-	f->len += chardev_read(f->c, (uint8_t *)f->got + f->len, sizeof(f->got) - f->len);
+	f->len +=
+	    chardev_read(f->c, (uint8_t *)f->got + f->len, sizeof(f->got) - f->len);
 }
 
 static void on_writable(void *arg)
@@ -91,7 +92,8 @@ static void tty_both_ways(void **state)
 	use(f, name);
 	assert_int_equal(write(master, "in\003\r", 4), 4);
 	want(f, 4);
-	assert_memory_equal(f->got, "in\003\r", 4); /* raw: no signal, no translation */
+	assert_memory_equal(
+	    f->got, "in\003\r", 4); /* raw: no signal, no translation */
 	assert_int_equal(chardev_write(f->c, (const uint8_t *)"out\n", 4), 4);
 	assert_int_equal(read(master, buf, sizeof(buf)), 4);
 	assert_string_equal(buf, "out\n");
@@ -158,7 +160,8 @@ static void not_wanted_is_not_read(void **state)
 
 static int dial(int port)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
+	struct sockaddr_in a = { .sin_family = AF_INET,
+		.sin_port = htons((uint16_t)port) };
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
 
 	inet_pton(AF_INET, "127.0.0.1", &a.sin_addr);
@@ -195,9 +198,10 @@ static void tcp_one_client(void **state)
 
 static void bad_specs(void **state)
 {
-	static const char *const specs[] = { "", "studio", "tcp=", "tcp=1.2.3.4", "tcp=:80",
-		"tcp=::1:80", "tcp=[::1]", "tcp=[::1:80", "tcp=host.name:80", "tcp=127.0.0.1:x",
-		"tcp=127.0.0.1:99999", "/nonexistent/tty", "/dev/null", "/etc/passwd", "/" };
+	static const char *const specs[] = { "", "studio", "tcp=", "tcp=1.2.3.4",
+		"tcp=:80", "tcp=::1:80", "tcp=[::1]", "tcp=[::1:80",
+		"tcp=host.name:80", "tcp=127.0.0.1:x", "tcp=127.0.0.1:99999",
+		"/nonexistent/tty", "/dev/null", "/etc/passwd", "/" };
 	struct fixture *f = *state;
 
 	for (size_t i = 0; i < sizeof(specs) / sizeof(specs[0]); i++) {
@@ -210,8 +214,8 @@ static void bad_specs(void **state)
 }
 
 /* Runs fn in a child whose standard files are a new terminal; its exit status. */
-static int on_terminal(void (*fn)(void), int *master, struct termios *before,
-    struct termios *after)
+static int on_terminal(
+    void (*fn)(void), int *master, struct termios *before, struct termios *after)
 {
 	int slave, status;
 	pid_t pid;
@@ -250,7 +254,8 @@ static struct event_loop *child_loop(void)
 	if ((modes.c_lflag & (ICANON | ECHO | ISIG)) != 0)
 		_exit(98);
 	/* The descriptors that others share stay blocking. */
-	if ((fcntl(0, F_GETFL) & O_NONBLOCK) != 0 || (fcntl(1, F_GETFL) & O_NONBLOCK) != 0)
+	if ((fcntl(0, F_GETFL) & O_NONBLOCK) != 0 ||
+	    (fcntl(1, F_GETFL) & O_NONBLOCK) != 0)
 		_exit(97);
 	return loop;
 }
@@ -320,7 +325,8 @@ static void stdio_files(void **state)
 	int saved[2] = { dup(0), dup(1) };
 
 	for (size_t i = 0; i < 2; i++) {
-		char in[] = "/tmp/chardev_in.XXXXXX", out[] = "/tmp/chardev_out.XXXXXX";
+		char in[] = "/tmp/chardev_in.XXXXXX",
+		     out[] = "/tmp/chardev_out.XXXXXX";
 		int ifd = mkstemp(in), ofd = mkstemp(out);
 		char buf[8] = { 0 };
 		unsigned calls;
@@ -337,7 +343,8 @@ static void stdio_files(void **state)
 		for (int k = 0; k < 10; k++)
 			event_loop_poll(f->loop, 5);
 		calls = f->readable;
-		assert_int_equal(chardev_write(f->c, (const uint8_t *)"said", 4), 4);
+		assert_int_equal(
+		    chardev_write(f->c, (const uint8_t *)"said", 4), 4);
 		chardev_close(f->c);
 		f->c = NULL;
 		dup2(saved[0], 0);

@@ -33,8 +33,8 @@ static void set_get_replace(void **state)
 
 static void bad_keys_are_refused(void **state)
 {
-	static const char *const bad[] = { "", ".", "a.", ".a", "a..b", "a b", "a=b",
-		"\ta", "#a" };
+	static const char *const bad[] = { "", ".", "a.", ".a", "a..b", "a b",
+		"a=b", "\ta", "#a" };
 	struct config *cfg = config_new();
 
 	(void)state;
@@ -80,8 +80,8 @@ static void expansion_is_bounded(void **state)
 	config_set(cfg, "k0", value);
 	for (int i = 1; i < 12; i++) {
 		snprintf(key, sizeof(key), "k%d", i);
-		snprintf(value, sizeof(value), "%%(k%d)%%(k%d)%%(k%d)%%(k%d)", i - 1,
-		    i - 1, i - 1, i - 1);
+		snprintf(value, sizeof(value), "%%(k%d)%%(k%d)%%(k%d)%%(k%d)",
+		    i - 1, i - 1, i - 1, i - 1);
 		config_set(cfg, key, value);
 	}
 	assert_true(strlen(config_get(cfg, "k11")) < 1 << 20);
@@ -137,8 +137,9 @@ static int add_name(const char *name, void *arg)
 
 static void children_in_order(void **state)
 {
-	static const char *const keys[] = { "pci.0.31.x", "pci.0.3.path", "pci.0.3.device",
-		"pci.0.0", "pci.0.10.a.b", "pci.0.lpc", "pci.0", "pci.1.2", "pcix", "a" };
+	static const char *const keys[] = { "pci.0.31.x", "pci.0.3.path",
+		"pci.0.3.device", "pci.0.0", "pci.0.10.a.b", "pci.0.lpc", "pci.0",
+		"pci.1.2", "pcix", "a" };
 	struct config *cfg = config_new();
 	struct names names = { .unset_in = cfg };
 
@@ -195,11 +196,12 @@ static void option_syntax(void **state)
 }
 
 /* Loads text; stderr goes to message. */
-static int load(struct config *cfg, const char *text, size_t len, char *message,
-    size_t room)
+static int load(
+    struct config *cfg, const char *text, size_t len, char *message, size_t room)
 {
 	char path[] = "/tmp/config_test.XXXXXX", err[] = "/tmp/config_err.XXXXXX";
-	int fd = mkstemp(path), efd = mkstemp(err), saved = dup(STDERR_FILENO), error;
+	int fd = mkstemp(path), efd = mkstemp(err), saved = dup(STDERR_FILENO),
+	    error;
 	ssize_t n;
 
 	assert_int_equal(write(fd, text, len), len);
@@ -229,13 +231,16 @@ static void load_files(void **state)
 	assert_string_equal(config_get(cfg, "a"), "1");
 	assert_string_equal(config_get(cfg, "b.c"), "x y");
 	assert_string_equal(config_get(cfg, "last"), "z");
-	assert_int_equal(load(cfg, "a=2\nb=\n", 7, message, sizeof(message)), -EINVAL);
+	assert_int_equal(
+	    load(cfg, "a=2\nb=\n", 7, message, sizeof(message)), -EINVAL);
 	assert_non_null(strstr(message, "line 2: invalid config option"));
 	assert_non_null(strstr(message, "/tmp/config_test."));
-	assert_int_equal(load(cfg, "a = 2\n", 6, message, sizeof(message)), -EINVAL);
-	assert_int_equal(load(cfg, "nonsense\n", 9, message, sizeof(message)), -EINVAL);
-	assert_int_equal(load(cfg, nul, sizeof(nul) - 1, message, sizeof(message)),
-	    -EINVAL);
+	assert_int_equal(
+	    load(cfg, "a = 2\n", 6, message, sizeof(message)), -EINVAL);
+	assert_int_equal(
+	    load(cfg, "nonsense\n", 9, message, sizeof(message)), -EINVAL);
+	assert_int_equal(
+	    load(cfg, nul, sizeof(nul) - 1, message, sizeof(message)), -EINVAL);
 	assert_int_equal(config_load(cfg, "/nonexistent/x"), -ENOENT);
 	assert_int_equal(config_load(cfg, "/"), -EISDIR);
 	config_free(cfg);

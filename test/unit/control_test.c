@@ -151,7 +151,8 @@ static void commands(void **state)
 	assert_non_null(strstr(ask(fd, "rtc-get\n"), "ok\n100000000"));
 	assert_string_equal(ask(fd, "inject-nmi 1\n"), "ok\n");
 	/* Several lines at once are answered one by one, in order. */
-	assert_string_equal(ask(fd, "nvram-get 80\nbogus\nnvram-get 80\n"), "ok\n165\n");
+	assert_string_equal(
+	    ask(fd, "nvram-get 80\nbogus\nnvram-get 80\n"), "ok\n165\n");
 	assert_string_equal(take(fd), "error no such command\n");
 	assert_string_equal(take(fd), "ok\n165\n");
 	close(fd);
@@ -159,12 +160,14 @@ static void commands(void **state)
 
 static void errors(void **state)
 {
-	static const char *const lines[] = { "\n", "x\n", " \n", "stats\n", "stats 2\n",
-		"stats -1\n", "stats 0x\n", "get-state 99999999999999999999\n",
-		"set-field\n", "set-field 0\n", "set-field 0 rax\n", "set-field 0 xyz 1\n",
+	static const char *const lines[] = { "\n", "x\n", " \n", "stats\n",
+		"stats 2\n", "stats -1\n", "stats 0x\n",
+		"get-state 99999999999999999999\n", "set-field\n", "set-field 0\n",
+		"set-field 0 rax\n", "set-field 0 xyz 1\n",
 		"set-field 0 cs 0x10000\n", "set-field 0 cr0 0x80000000\n",
-		"nvram-get 128\n", "nvram-set 80 256\n", "nvram-set 80\n", "rtc-set x\n",
-		"assert-lvt 0 2\n", "inject-nmi 2\n", "power-button\n", "info-\n" };
+		"nvram-get 128\n", "nvram-set 80 256\n", "nvram-set 80\n",
+		"rtc-set x\n", "assert-lvt 0 2\n", "inject-nmi 2\n",
+		"power-button\n", "info-\n" };
 	int fd = dial();
 
 	(void)state;
@@ -186,7 +189,8 @@ static void long_lines_end_the_client(void **state)
 	/* The longest that fits is a command like others. */
 	fd = dial();
 	line[CONTROL_LINE_MAX - 1] = '\n';
-	assert_int_equal(send(fd, line, CONTROL_LINE_MAX, MSG_NOSIGNAL), CONTROL_LINE_MAX);
+	assert_int_equal(
+	    send(fd, line, CONTROL_LINE_MAX, MSG_NOSIGNAL), CONTROL_LINE_MAX);
 	assert_string_equal(take(fd), "error no such command\n");
 	close(fd);
 }
@@ -197,7 +201,8 @@ static void clients_that_never_read(void **state)
 	int slow[4], fd;
 
 	(void)state;
-	/* Asks until its socket takes no more: the server must not take more either. */
+	/* Asks until its socket takes no more: the server must not take more
+	 * either. */
 	for (size_t i = 0; i < 4; i++) {
 		slow[i] = dial();
 		for (int n = 0; n < 100000; n++) {
@@ -235,9 +240,10 @@ static void many_clients(void **state)
 
 static void nonsense(void **state)
 {
-	static const char *const words[] = { "info", "stats", "get-state", "set-field",
-		"nvram-get", "nvram-set", "rtc-get", "inject-nmi", "0", "1", "-1", "rip", "cs",
-		"0x7c00", "efer", "cr4", "%s%n", "\x01\xff", "18446744073709551615" };
+	static const char *const words[] = { "info", "stats", "get-state",
+		"set-field", "nvram-get", "nvram-set", "rtc-get", "inject-nmi", "0",
+		"1", "-1", "rip", "cs", "0x7c00", "efer", "cr4", "%s%n", "\x01\xff",
+		"18446744073709551615" };
 	char line[CONTROL_LINE_MAX];
 	int fd = dial();
 

@@ -1,4 +1,5 @@
-/* The 16550A: FIFO, interrupts and their order, loopback, and that no byte is lost. */
+/* The 16550A: FIFO, interrupts and their order, loopback, and that no byte is lost.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -228,13 +229,14 @@ static void slow_reader_loses_nothing(void **state)
 
 	uart_write(f->u, FCR, 0x01);
 	f->c.out_room = 3;
-	/* A guest that writes 16 bytes whenever THRE says so, and 5 times too often. */
+	/* A guest that writes 16 bytes whenever THRE says so, and 5 times too
+	 * often. */
 	while (n < sizeof(sent)) {
 		bool empty = (uart_read(f->u, LSR) & 0x20) != 0;
 
 		assert_int_equal(empty, !f->c.want_write);
-		for (unsigned i = 0; (empty || n % 200 == 0) && i < 16 && n < sizeof(sent);
-		    i++) {
+		for (unsigned i = 0;
+		     (empty || n % 200 == 0) && i < 16 && n < sizeof(sent); i++) {
 			sent[n] = (char)('A' + n % 53);
 			uart_write(f->u, DATA, (uint8_t)sent[n++]);
 		}
@@ -323,7 +325,8 @@ static void loopback(void **state)
 	assert_false(f->c.want_read); /* the outside is cut off */
 	assert_int_equal(uart_read(f->u, MSR) & 0xf0, 0xf0);
 	uart_write(f->u, MCR, 0x1a);
-	assert_int_equal(uart_read(f->u, MSR), 0x96); /* DSR and RI went, CTS and DCD stay */
+	assert_int_equal(
+	    uart_read(f->u, MSR), 0x96); /* DSR and RI went, CTS and DCD stay */
 	for (unsigned i = 0; i < 17; i++)
 		uart_write(f->u, DATA, (uint8_t)i);
 	assert_int_equal(uart_read(f->u, LSR), 0x63);

@@ -54,7 +54,8 @@ static void on_file(void *arg)
 
 static void apply_poll(struct chardev *c)
 {
-	uint32_t in = c->want_read ? EPOLLIN : 0, out = c->want_write ? EPOLLOUT : 0;
+	uint32_t in = c->want_read ? EPOLLIN : 0,
+		 out = c->want_write ? EPOLLOUT : 0;
 
 	if (c->rev != NULL)
 		event_set_fd(c->rev, c->rfd == c->wfd ? in | out : in);

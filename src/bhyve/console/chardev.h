@@ -27,11 +27,11 @@ struct chardev {
 	void (*writable)(void *arg);
 	void *arg;
 	bool want_read, want_write;
-	int rfd, wfd;	    /* may be the same; -1: none */
+	int rfd, wfd;       /* may be the same; -1: none */
 	struct event *rev;  /* of rfd; of both when they are the same */
 	struct event *wev;  /* of wfd when it is another */
 	struct event *file; /* timer that stands in for polling a regular file */
-	int listen_fd;	    /* tcp */
+	int listen_fd;      /* tcp */
 	struct event *listen_ev;
 	int saved_flags[2]; /* stdio: descriptor flags to restore, -1: none */
 };

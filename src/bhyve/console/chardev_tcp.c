@@ -38,7 +38,8 @@ static int split(const char *spec, char *host, size_t hlen, char *port, size_t p
 	} else if (strchr(spec, ':') != colon) {
 		return -EINVAL; /* IPv6 without brackets */
 	}
-	if (end == start || (size_t)(end - start) >= hlen || strlen(colon + 1) >= plen)
+	if (end == start || (size_t)(end - start) >= hlen ||
+	    strlen(colon + 1) >= plen)
 		return -EINVAL;
 	snprintf(host, hlen, "%.*s", (int)(end - start), start);
 	snprintf(port, plen, "%s", colon + 1);
@@ -62,7 +63,8 @@ static void on_connect(void *arg, uint32_t events)
 static int listen_on(const struct addrinfo *ai)
 {
 	int one = 1, error;
-	int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int fd =
+	    socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
 	if (fd < 0)
 		return -errno;
@@ -97,7 +99,8 @@ static int tcp_open(struct chardev *c, const char *spec, const char *option)
 	fd = listen_on(ai);
 	freeaddrinfo(ai);
 	if (fd < 0) {
-		log_error("%s: cannot listen on %s: %s", option, spec, strerror(-fd));
+		log_error(
+		    "%s: cannot listen on %s: %s", option, spec, strerror(-fd));
 		return fd;
 	}
 	c->listen_fd = fd;

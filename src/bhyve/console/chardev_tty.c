@@ -20,8 +20,9 @@ static int tty_open(struct chardev *c, const char *spec, const char *option)
 	int fd = -1, error;
 
 	if (strchr(spec, '/') == NULL) {
-		log_error("%s: no console is called \"%s\"; use stdio, the path of a "
-			  "terminal device, or tcp=address:port",
+		log_error(
+		    "%s: no console is called \"%s\"; use stdio, the path of a "
+		    "terminal device, or tcp=address:port",
 		    option, spec);
 		return -EINVAL;
 	}
@@ -38,7 +39,8 @@ static int tty_open(struct chardev *c, const char *spec, const char *option)
 	}
 	cfmakeraw(&modes);
 	modes.c_cflag |= CLOCAL;
-	error = tcsetattr(fd, TCSANOW, &modes) == 0 ? chardev_set_fds(c, fd, fd) : -errno;
+	error = tcsetattr(fd, TCSANOW, &modes) == 0 ? chardev_set_fds(c, fd, fd)
+						    : -errno;
 	if (error != 0) {
 		log_error("%s: cannot use %s: %s", option, spec, strerror(-error));
 		close(fd);
@@ -58,7 +60,8 @@ static void tty_close(struct chardev *c)
 static void tty_lost(struct chardev *c, bool reading)
 {
 	(void)reading;
-	log_warn("%s: the terminal's other end is gone; its output is dropped from now on",
+	log_warn("%s: the terminal's other end is gone; its output is dropped from "
+		 "now on",
 	    c->option);
 	tty_close(c);
 }

@@ -14,8 +14,8 @@
 #include "vmm/bus.h"
 #include "vmm/machine.h"
 
-#define PORTS	4
-#define REGS	8
+#define PORTS 4
+#define REGS  8
 
 static const struct {
 	uint16_t base;
@@ -79,8 +79,8 @@ static int com_open(struct com_ports *com, unsigned i)
 	p->all = com;
 	error = uart_create(&p->uart, on_irq, p);
 	if (error == 0)
-		error = bus_add(com->m->io, names[i], layout[i].base, REGS, 0, com_read,
-		    com_write, p);
+		error = bus_add(com->m->io, names[i], layout[i].base, REGS, 0,
+		    com_read, com_write, p);
 	path = config_getf(com->m->cfg, "lpc.%s.path", names[i]);
 	if (error != 0 || path == NULL)
 		return error;

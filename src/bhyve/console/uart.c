@@ -16,58 +16,65 @@
 #include "lib/util.h"
 
 #define FIFO_SIZE 16
-#define TX_ROOM	  65536u /* power of two */
+#define TX_ROOM   65536u /* power of two */
 
 enum { /* registers; 0-1 are the divisor while LCR_DLAB is set */
-	REG_DATA, REG_IER, REG_IIR, REG_LCR, REG_MCR, REG_LSR, REG_MSR, REG_SCR,
+	REG_DATA,
+	REG_IER,
+	REG_IIR,
+	REG_LCR,
+	REG_MCR,
+	REG_LSR,
+	REG_MSR,
+	REG_SCR,
 	REG_FCR = REG_IIR,
 };
 
-#define IER_RDA	 BIT(0)
-#define IER_THRE BIT(1)
-#define IER_LINE BIT(2)
-#define IER_MSR	 BIT(3)
-#define IER_ALL	 (IER_RDA | IER_THRE | IER_LINE | IER_MSR)
+#define IER_RDA     BIT(0)
+#define IER_THRE    BIT(1)
+#define IER_LINE    BIT(2)
+#define IER_MSR     BIT(3)
+#define IER_ALL     (IER_RDA | IER_THRE | IER_LINE | IER_MSR)
 
-#define IIR_MSR	    0x00
+#define IIR_MSR     0x00
 #define IIR_NONE    0x01
 #define IIR_THRE    0x02
-#define IIR_RDA	    0x04
+#define IIR_RDA     0x04
 #define IIR_LINE    0x06
 #define IIR_TIMEOUT 0x0c
 #define IIR_FIFO    0xc0
 
 #define FCR_ENABLE  BIT(0)
 #define FCR_RX_RST  BIT(1)
-#define FCR_DMA	    BIT(3)
+#define FCR_DMA     BIT(3)
 #define FCR_TRIGGER 0xc0
 
-#define LCR_BREAK BIT(6)
-#define LCR_DLAB  BIT(7)
+#define LCR_BREAK   BIT(6)
+#define LCR_DLAB    BIT(7)
 
-#define MCR_DTR	 BIT(0)
-#define MCR_RTS	 BIT(1)
-#define MCR_OUT1 BIT(2)
-#define MCR_OUT2 BIT(3)
-#define MCR_LOOP BIT(4)
-#define MCR_ALL	 0x1f
+#define MCR_DTR     BIT(0)
+#define MCR_RTS     BIT(1)
+#define MCR_OUT1    BIT(2)
+#define MCR_OUT2    BIT(3)
+#define MCR_LOOP    BIT(4)
+#define MCR_ALL     0x1f
 
-#define LSR_DR	   BIT(0)
-#define LSR_OE	   BIT(1)
-#define LSR_BI	   BIT(4)
-#define LSR_THRE   BIT(5)
-#define LSR_TEMT   BIT(6)
-#define LSR_ERRORS (LSR_OE | LSR_BI)
+#define LSR_DR      BIT(0)
+#define LSR_OE      BIT(1)
+#define LSR_BI      BIT(4)
+#define LSR_THRE    BIT(5)
+#define LSR_TEMT    BIT(6)
+#define LSR_ERRORS  (LSR_OE | LSR_BI)
 
-#define MSR_DCTS BIT(0)
-#define MSR_DDSR BIT(1)
-#define MSR_TERI BIT(2)
-#define MSR_DDCD BIT(3)
-#define MSR_CTS	 BIT(4)
-#define MSR_DSR	 BIT(5)
-#define MSR_RI	 BIT(6)
-#define MSR_DCD	 BIT(7)
-#define MSR_DELTA 0x0f
+#define MSR_DCTS    BIT(0)
+#define MSR_DDSR    BIT(1)
+#define MSR_TERI    BIT(2)
+#define MSR_DDCD    BIT(3)
+#define MSR_CTS     BIT(4)
+#define MSR_DSR     BIT(5)
+#define MSR_RI      BIT(6)
+#define MSR_DCD     BIT(7)
+#define MSR_DELTA   0x0f
 
 struct uart {
 	void (*irq)(void *arg, bool level);
@@ -75,9 +82,9 @@ struct uart {
 	struct chardev *back;
 
 	uint8_t ier, fcr, lcr, mcr, msr, scr, dll, dlm;
-	uint8_t errors;		/* LSR_OE, LSR_BI until LSR is read */
-	bool thre_pending;	/* the THRE interrupt, until IIR is read */
-	bool line;		/* what irq() last said */
+	uint8_t errors;             /* LSR_OE, LSR_BI until LSR is read */
+	bool thre_pending;          /* the THRE interrupt, until IIR is read */
+	bool line;                  /* what irq() last said */
 	bool want_read, want_write; /* what chardev_poll() last said */
 
 	uint8_t rx[FIFO_SIZE];
@@ -141,7 +148,8 @@ static void rx_push(struct uart *u, uint8_t byte)
 
 	if (u->rx_count >= size) {
 		u->errors |= LSR_OE;
-		/* Without FIFO the new byte replaces the old; with it, it is lost. */
+		/* Without FIFO the new byte replaces the old; with it, it is lost.
+		 */
 		if (size == 1)
 			u->rx[u->rx_head] = byte;
 		return;
@@ -171,9 +179,9 @@ static void transmit(struct uart *u)
 {
 	while (u->tx_count > 0) {
 		size_t run = MIN(u->tx_count, TX_ROOM - u->tx_head);
-		size_t n = u->back != NULL ?
-			  chardev_write(u->back, u->tx + u->tx_head, run) :
-			  run;
+		size_t n = u->back != NULL
+			       ? chardev_write(u->back, u->tx + u->tx_head, run)
+			       : run;
 
 		if (n == 0)
 			break;
@@ -246,10 +254,12 @@ static void write_ier(struct uart *u, uint8_t v)
 
 static void write_fcr(struct uart *u, uint8_t v)
 {
-	/* What was sent is on the wire: resetting the transmitter takes nothing back. */
+	/* What was sent is on the wire: resetting the transmitter takes nothing
+	 * back. */
 	if (((v ^ u->fcr) & FCR_ENABLE) != 0 || (v & FCR_RX_RST) != 0)
 		u->rx_head = u->rx_count = 0;
-	u->fcr = (v & FCR_ENABLE) != 0 ? v & (FCR_ENABLE | FCR_DMA | FCR_TRIGGER) : 0;
+	u->fcr =
+	    (v & FCR_ENABLE) != 0 ? v & (FCR_ENABLE | FCR_DMA | FCR_TRIGGER) : 0;
 	receive(u);
 }
 

@@ -204,6 +204,10 @@ static void test_pic_modes(void **state)
 	assert_int_equal(chip_take(m, 0), -1);
 	chip_out(m, 0x20, 1, 0x68);
 	assert_int_equal(chip_take(m, 0), 0x26);
+	/* A non-specific EOI passes over the masked 1: 6 ends. */
+	chip_out(m, 0x20, 1, 0x20);
+	chip_out(m, 0x20, 1, 0x0b);
+	assert_int_equal(chip_in(m, 0x20, 1), 0x02);
 	chip_out(m, 0x20, 1, 0x48);
 	/* Automatic EOI. */
 	chip_out(m, 0x20, 1, 0x11);

@@ -336,6 +336,11 @@ static void test_rtc_time(void **state)
 	chip_advance(m, 13 * 3600 * 1000 * MS);
 	assert_int_equal(cmos(m, 0x04), 0x81);
 	assert_int_equal(cmos(m, 0x0d), 0x80);
+	cmos_set(m, 0x04, 12); /* midnight again */
+	assert_int_equal(cmos(m, 0x04), 12);
+	assert_int_equal((rtc_time_get(m->rtc) / 3600) % 24, 0);
+	cmos_set(m, 0x04, 0x8c); /* noon */
+	assert_int_equal((rtc_time_get(m->rtc) / 3600) % 24, 12);
 	/* Garbage does not stop it. */
 	cmos_set(m, 0x08, 0xff);
 	cmos_set(m, 0x02, 0xff);
@@ -414,10 +419,12 @@ static void test_pm(void **state)
 	assert_int_equal(chip_in(m, 0x404, 2), 0);
 	chip_out(m, 0xb2, 1, 0xa0);
 	assert_int_equal(chip_in(m, 0x404, 2), 1);
-	chip_out(m, 0x402, 2, 0x100);
+	/* Pressed before the guest wants to know: it learns when it does. */
 	pthread_mutex_lock(&m->lock);
 	assert_true(pm_power_button(m->pm));
 	pthread_mutex_unlock(&m->lock);
+	assert_int_equal(chip_take(m, 0), -1);
+	chip_out(m, 0x402, 2, 0x100);
 	assert_int_equal(chip_take(m, 0), 0x59);
 	assert_int_equal(chip_in(m, 0x400, 4), 0x01000100);
 	chip_out(m, 0x401, 1, 1); /* a byte of it */

@@ -3,8 +3,7 @@
  * jumps by the table. See jit.h, "Control flow".
  *
  * A loop must pass a poll: every cycle of control flow has a direct branch that
- * goes backward or to itself, an indirect jump (polled by who is reached), or a
- * return that is not paired, and those go by the table, too.
+ * goes backward or to itself, an indirect jump, or a return that is not paired.
  */
 #include <Zydis/Mnemonic.h>
 
@@ -102,8 +101,6 @@ static void return_site(struct tr *c)
 	struct emit *e = &c->j->hot;
 
 	emit_expect(e, c->next, live != 0, c->j->stub_ret_miss[c->keyid]);
-	if (!((c->next ^ c->t->rip) & MMU_PAGE_MASK) && c->t->tok[1] < 0)
-		emit_token_check(c->j, e, c->t->tok[0], live != 0, c->j->stub_dispatch);
 	emit8(e, 0xe9);
 	edge_here(c, n);
 }
@@ -176,6 +173,7 @@ bool tr_branch(struct tr *c)
 		}
 		if (!target_to_t0(c))
 			return false;
+		emit_poll(c->j, &c->j->hot, true, c->j->stub_dispatch);
 		emit_table_jump(c->j, &c->j->hot, c->keyid, false);
 		return true;
 	case ZYDIS_MNEMONIC_CALL:

@@ -254,6 +254,19 @@ void slot_list(struct jit *j, uint32_t site, bool global)
 	list_add(j->filled, &j->slots[site].listed, global, site);
 }
 
+/* The mapping of a page is in doubt: so are the return sites of its key. */
+static void token_drop(struct jit *j, uint32_t n)
+{
+	unsigned k = j->tokens[n].keyid;
+
+	if (!j->tok_valid[n])
+		return;
+	j->tok_valid[n] = 0;
+	j->pair_rsp[k] = j->pair_top[k];
+	if (k == j->keyid)
+		j->rsp = j->pair_top[k];
+}
+
 static void flush_list(struct jit *j, unsigned which)
 {
 	struct list *l = &j->filled[which], *t = &j->toks[which];
@@ -266,7 +279,7 @@ static void flush_list(struct jit *j, unsigned which)
 	}
 	l->n = 0;
 	for (uint32_t i = 0; i < t->n; i++) {
-		j->tok_valid[t->v[i]] = 0;
+		token_drop(j, t->v[i]);
 		j->tokens[t->v[i]].listed &= ~(1u << which);
 	}
 	t->n = 0;
@@ -298,7 +311,7 @@ void jit_tlb_flush_page(struct soft_cpu *cpu, uint64_t lin)
 		/* A token does not know the size of its mapping. */
 		for (uint32_t i = 0; i < j->toks[w].n; i++)
 			if ((j->tokens[j->toks[w].v[i]].va ^ lin) >> 30 == 0)
-				j->tok_valid[j->toks[w].v[i]] = 0;
+				token_drop(j, j->toks[w].v[i]);
 	}
 }
 

@@ -19,7 +19,7 @@ uint32_t jit_key(const struct soft_cpu *cpu)
 	uint32_t key = cpu->mmu_idx;
 	bool fp = !(cpu->cr0 & (CR0_EM | CR0_TS));
 
-	if (cpu->mode != MODE_64 || !cpu->long_mode)
+	if (cpu->mode != MODE_64 || !cpu->long_mode || cpu->cpl == 1 || cpu->cpl == 2)
 		return KEY_NONE;
 	if (cpu->cpl == 3 && cpu->cr0 & CR0_AM && cpu->rflags & RF_AC)
 		return KEY_NONE;

@@ -106,7 +106,7 @@ static void check_constant(struct tr *c, uint64_t addr, unsigned size, char kind
 	*m = emem_base(H_T1, 0);
 }
 
-/* Host base register + displacement, not T0 or T1. */
+/* Host base register + displacement, not T0 or T1. m may be NULL. */
 static uint32_t check_base(struct tr *c, int base, int32_t disp, unsigned size, char kind,
     struct emem *m)
 {
@@ -123,12 +123,14 @@ static uint32_t check_base(struct tr *c, int base, int32_t disp, unsigned size, 
 	emit_jcc(e, CC_AE, emit_pc(cold));
 	emit_lea(cold, H_T0, emem_base(base, disp));
 	cold_tail(c, site);
+	if (!m)
+		return site;
 	emit_load(e, H_T1, emem_at(&s->delta));
 	*m = emem_sum(base, H_T1, disp);
 	return site;
 }
 
-/* The address is in T0. */
+/* The address is in T0. m may be NULL, as above: the check alone. */
 static uint32_t check_t0(struct tr *c, unsigned size, char kind, struct emem *m)
 {
 	struct emit *e = &c->j->hot, *cold = &c->j->cold;
@@ -150,6 +152,8 @@ static uint32_t check_t0(struct tr *c, unsigned size, char kind, struct emem *m)
 		emit_load(cold, H_RAX, emem_at(&c->j->rax));
 	}
 	cold_tail(c, site);
+	if (!m)
+		return site;
 	emit_load(e, H_T1, emem_at(&s->delta));
 	*m = emem_sum(H_T0, H_T1, 0);
 	return site;
@@ -204,17 +208,15 @@ bool mem_check(struct tr *c, const struct address *a, unsigned size, char kind,
 
 void mem_check_group(struct tr *c, struct group *g)
 {
-	struct emem m;
-
 	if (g->index == REG_NONE && !c->live) {
 		g->site = check_base(c, host_reg(g->base), g->lo - g->home_off,
-		    g->hi - g->lo, g->kind, &m);
+		    g->hi - g->lo, g->kind, NULL);
 	} else {
 		struct address a = { g->base, g->index, g->scale, SEG_DS, 8, false,
 			(uint64_t)(int64_t)(g->lo - g->home_off) };
 
 		emit_address(c, &a);
-		g->site = check_t0(c, g->hi - g->lo, g->kind, &m);
+		g->site = check_t0(c, g->hi - g->lo, g->kind, NULL);
 	}
 	c->j->slots[g->site].flags |= SLOT_GROUP;
 }

@@ -5,6 +5,11 @@
  * A flag is dead where it will be written before it is read. A fault at an
  * instruction before which flags are dead reports whatever they hold: they are
  * written before anybody who resumes there can read them.
+ *
+ * Bytes looked at on the block's own page belong to what invalidates the
+ * translation. On another page - the target of a call - nothing is recorded: should
+ * somebody replace the beginning of a called function by one that reads flags its
+ * caller left, one call would see other flags.
  */
 #include "cpu/soft/jit/tr.h"
 
@@ -36,9 +41,25 @@ static uint32_t killed(const struct insn *in)
 	}
 }
 
+bool plan_transparent(const struct insn *in)
+{
+	switch (in->mnemonic) {
+	case ZYDIS_MNEMONIC_CLI:
+	case ZYDIS_MNEMONIC_STI:
+	case ZYDIS_MNEMONIC_SWAPGS:
+	case ZYDIS_MNEMONIC_RDTSC:
+	case ZYDIS_MNEMONIC_RDTSCP:
+		return true;
+	default:
+		return false;
+	}
+}
+
 static uint32_t step(const struct insn *in, uint32_t live)
 {
 	/* Whoever takes the flags along (SYSCALL, PUSHF) or a handler that may. */
+	if (plan_transparent(in))
+		return live;
 	if ((in->flags & (INSN_END | INSN_BRANCH)) == INSN_END ||
 	    in->mnemonic == ZYDIS_MNEMONIC_PUSHFQ || in->mnemonic == ZYDIS_MNEMONIC_PUSHF)
 		return RF_STATUS;
@@ -97,20 +118,26 @@ static bool peek(struct insn *in, const uint8_t *bytes, unsigned n)
 uint32_t plan_live_at(struct tr *c, uint64_t rip, unsigned budget)
 {
 	struct trans *t = c->t;
-	uint64_t gpa = t->page[0] | (rip & 0xfff);
+	const struct soft_cpu *cpu = c->j->cpu;
+	uint64_t page = rip & MMU_PAGE_MASK, gpa;
+	const struct tlb_entry *e = tlb_slot(cpu, mmu_code_idx(cpu), rip);
+	bool own = page == (t->rip & MMU_PAGE_MASK);
 	uint32_t live = RF_STATUS, reads = 0;
 	struct insn in;
 
-	if ((rip ^ t->rip) & MMU_PAGE_MASK)
+	if (!own && e->tag_x != page)
 		return RF_STATUS;
+	gpa = (own ? t->page[0] : e->gpa) | (rip & 0xfff);
 	while (budget--) {
 		unsigned room = 4096 - (gpa & 0xfff);
-		const uint8_t *p = memory_ptr(c->j->cpu->mem, gpa, 1);
+		const uint8_t *p = memory_ptr(cpu->mem, gpa, 1);
 
 		if (!p || !peek(&in, p, MIN(room, 15u)))
 			break;
-		t->lo[0] = MIN(t->lo[0], gpa);
-		t->hi[0] = MAX(t->hi[0], gpa + in.len);
+		if (own) {
+			t->lo[0] = MIN(t->lo[0], gpa);
+			t->hi[0] = MAX(t->hi[0], gpa + in.len);
+		}
 		reads |= in.flags_read & live;
 		live &= ~killed(&in);
 		if (!live)
@@ -130,9 +157,9 @@ uint32_t plan_live_at(struct tr *c, uint64_t rip, unsigned budget)
 			reads |= live & to;
 			budget /= 2;
 		}
-		gpa = t->page[0] | (rip & 0xfff);
-		if ((rip ^ t->rip) & MMU_PAGE_MASK)
+		if ((rip ^ page) & MMU_PAGE_MASK)
 			break;
+		gpa += in.len;
 	}
 	return reads | live;
 }
@@ -143,7 +170,7 @@ static uint32_t live_behind(struct tr *c)
 	uint64_t next = c->t->rip + c->off[c->b->n];
 	uint32_t live;
 
-	if (!(in->flags & INSN_END))
+	if (!(in->flags & INSN_END) || plan_transparent(in))
 		return plan_live_at(c, next, 8);
 	if (!(in->flags & INSN_BRANCH) || in->nopnd != 1 || in->op[0].kind != OPND_REL)
 		return RF_STATUS;

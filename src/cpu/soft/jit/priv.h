@@ -208,6 +208,7 @@ void emit_expect(struct emit *e, uint64_t rip, bool live, const uint8_t *miss);
 void emit_token_check(struct jit *j, struct emit *e, int32_t tok, bool live,
     const uint8_t *miss);
 void emit_byte_check(struct emit *e, struct emem m, bool live, const uint8_t *miss);
+void emit_byte_clear(struct emit *e, struct emem m, bool live, const uint8_t *at);
 void emit_poll(struct jit *j, struct emit *e, bool live, const uint8_t *at);
 void emit_table_jump(struct jit *j, struct emit *e, unsigned keyid, bool call);
 

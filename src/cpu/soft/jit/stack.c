@@ -34,12 +34,15 @@ bool tr_push(struct tr *c)
 	case OPND_MEM: {
 		struct address a;
 
-		if (c->live)
-			return false;
 		address_of(c, &a);
 		mem_check(c, &a, 8, 'r', &m);
 		emit_load(e, H_T0, m);
+		/* The second check may need T0 where flags are live. */
+		if (c->live)
+			emit_store(e, emem_at(&c->j->save[0]), H_T0);
 		stack_check(c, -8, 8, 'w', &m);
+		if (c->live)
+			emit_load(e, H_T0, emem_at(&c->j->save[0]));
 		emit_store(e, m, H_T0);
 		break;
 	}

@@ -140,10 +140,9 @@ void emit_table_jump(struct jit *j, struct emit *e, unsigned keyid, bool call)
 static void make_returns(struct jit *j, struct emit *e, unsigned k)
 {
 	j->stub_ret_miss[k] = emit_pc(e);
-	emit_load(e, H_RSP, emem_at(&j->pair_top[k]));
-	emit_table_jump(j, e, k, false);
 	j->stub_under[k] = emit_pc(e);
 	emit_load(e, H_RSP, emem_at(&j->pair_top[k]));
+	emit_poll(j, e, true, j->stub_dispatch);
 	emit_table_jump(j, e, k, false);
 }
 
@@ -250,24 +249,40 @@ void emit_expect(struct emit *e, uint64_t rip, bool live, const uint8_t *miss)
 	}
 }
 
-/* Jumps to at when there are events. */
-void emit_poll(struct jit *j, struct emit *e, bool live, const uint8_t *at)
+/* Jumps to at when the byte (or doubleword) is not zero. */
+static void nonzero(struct emit *e, unsigned size, struct emem m, bool live,
+    const uint8_t *at)
 {
-	struct emem m = emem_at(&j->cpu->link.events);
 	uint8_t *none;
 
 	if (!live) {
-		emit_cmp_imm8(e, 4, m, 0);
+		emit_cmp_imm8(e, size, m, 0);
 		emit_jcc(e, CC_NE, at);
 		return;
 	}
 	emit_mov(e, H_T1, H_RCX);
-	emit_m(e, 0, 0x8b, H_RCX, m, 0);
+	if (size == 1) {
+		emit8(e, 0x0f), emit8(e, 0xb6);	/* movzx ecx, byte */
+		emit_modrm(e, H_RCX, &m, 0);
+	} else {
+		emit_m(e, 0, 0x8b, H_RCX, m, 0);
+	}
 	none = emit_short(e, OP_JRCXZ);
 	emit_mov(e, H_RCX, H_T1);
 	emit_jmp(e, at);
 	emit_here(e, none);
 	emit_mov(e, H_RCX, H_T1);
+}
+
+void emit_byte_clear(struct emit *e, struct emem m, bool live, const uint8_t *at)
+{
+	nonzero(e, 1, m, live, at);
+}
+
+/* Jumps to at when there are events. */
+void emit_poll(struct jit *j, struct emit *e, bool live, const uint8_t *at)
+{
+	nonzero(e, 4, emem_at(&j->cpu->link.events), live, at);
 }
 
 void entry_ind_make(struct jit *j, struct trans *t)
@@ -277,6 +292,5 @@ void entry_ind_make(struct jit *j, struct trans *t)
 	t->entry_ind = emit_pc(e);
 	emit_expect(e, t->rip, t->live_in != 0, j->stub_dispatch);
 	check_tokens(j, e, t);
-	emit_poll(j, e, t->live_in != 0, j->stub_dispatch);
 	emit_jmp(e, t->entry);
 }

@@ -59,6 +59,8 @@ struct tr {
 };
 
 /* plan.c */
+/* Ends a block without jumping, and leaves arithmetic flags alone. */
+bool plan_transparent(const struct insn *in);
 void plan(struct tr *c);
 /* Flags that code at rip may read before writing, as far as can be seen. */
 uint32_t plan_live_at(struct tr *c, uint64_t rip, unsigned budget);
@@ -120,6 +122,9 @@ void guest_put(struct tr *c, unsigned guest, int host);
 bool tr_push(struct tr *c);
 bool tr_pop(struct tr *c);
 bool tr_leave(struct tr *c);
+
+/* system.c */
+bool tr_system(struct tr *c);
 
 /* branch.c: the last instruction of the block. */
 bool tr_branch(struct tr *c);

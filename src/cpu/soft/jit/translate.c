@@ -36,6 +36,11 @@ static void one(struct tr *c)
 	c->live_after = c->live_at[c->i + 1];
 	c->t->pc[c->i] = emit_pc(&c->j->hot) - c->j->code_rx;
 	group_checks(c);
+	if (tr_system(c)) {
+		if (c->in->flags & INSN_END)
+			tr_edge_jmp(c, c->next);
+		return;
+	}
 	if (c->in->flags & INSN_END) {
 		if (!(c->in->flags & INSN_BRANCH) || !tr_branch(c))
 			tr_fallback(c), c->j->stats.fallbacks++;

@@ -1,0 +1,141 @@
+/*
+ * Hot system instructions that need no helper: at CPL 0 (a kernel's key means
+ * exactly that) CLI, STI, SWAPGS; anywhere RDTSC, RDTSCP, PUSHFQ.
+ *
+ * STI holds interrupts off for one instruction. When no interrupt waits nobody can
+ * tell, so only intr_waiting sends it to the interpreter.
+ */
+#include "cpu/soft/jit/tr.h"
+
+static struct emem rflags_byte(const struct tr *c, unsigned n)
+{
+	return emem_at((const uint8_t *)&c->j->cpu->rflags + n);
+}
+
+static void flags_hold(struct tr *c)
+{
+	if (!c->live)
+		return;
+	emit_store(&c->j->hot, emem_at(&c->j->rax), H_RAX);
+	emit_flags_get(&c->j->hot);
+}
+
+static void flags_release(struct tr *c)
+{
+	if (!c->live)
+		return;
+	emit_flags_put(&c->j->hot);
+	emit_load(&c->j->hot, H_RAX, emem_at(&c->j->rax));
+}
+
+static bool cli(struct tr *c)
+{
+	struct emit *e = &c->j->hot;
+
+	flags_hold(c);
+	emit_m(e, 0, 0x80, 4, rflags_byte(c, 1), 1); /* and */
+	emit8(e, (uint8_t)~(RF_IF >> 8));
+	flags_release(c);
+	return true;
+}
+
+static bool sti(struct tr *c)
+{
+	struct emit *e = &c->j->hot, *cold = &c->j->cold;
+	const uint8_t *at = emit_pc(cold);
+
+	emit_const(cold, H_T1, site_new(c));
+	emit_jmp(cold, c->j->stub_interp);
+	emit_byte_clear(e, emem_at(&c->j->cpu->intr_waiting), c->live != 0, at);
+	flags_hold(c);
+	emit_m(e, 0, 0x80, 1, rflags_byte(c, 1), 1); /* or */
+	emit8(e, RF_IF >> 8);
+	flags_release(c);
+	return true;
+}
+
+static bool swapgs(struct tr *c)
+{
+	struct soft_cpu *cpu = c->j->cpu;
+	struct emit *e = &c->j->hot;
+
+	emit_load(e, H_T0, emem_at(&cpu->seg[SEG_GS].base));
+	emit_load(e, H_T1, emem_at(&cpu->kernel_gs_base));
+	emit_store(e, emem_at(&cpu->kernel_gs_base), H_T0);
+	emit_store(e, emem_at(&cpu->seg[SEG_GS].base), H_T1);
+	return true;
+}
+
+/* EDX:EAX without touching flags: rotations and sums by LEA. */
+static bool rdtsc(struct tr *c, bool aux)
+{
+	static const uint8_t read[] = {
+		0x0f, 0xae, 0xe8,			/* lfence */
+		0x0f, 0x31,				/* rdtsc */
+		0xc4, 0xe3, 0xfb, 0xf0, 0xd2, 0x20,	/* rorx rdx, rdx, 32 */
+		0x48, 0x8d, 0x04, 0x10,			/* lea rax, [rax + rdx] */
+	}, split[] = {
+		0xc4, 0xe3, 0xfb, 0xf0, 0xd0, 0x20,	/* rorx rdx, rax, 32 */
+		0x89, 0xd2, 0x89, 0xc0,			/* mov edx, edx; mov eax, eax */
+	};
+	struct emit *e = &c->j->hot;
+
+	if (c->key & KEY_TSD || !__builtin_cpu_supports("bmi2") ||
+	    (aux && !cpu_policy(c->j->cpu)->rdtscp))
+		return false;
+	memcpy(e->p, read, sizeof(read));
+	e->p += sizeof(read);
+	emit_load(e, H_T0, emem_at(&c->j->cpu->tsc_offset));
+	emit_lea(e, H_RAX, emem_sum(H_RAX, H_T0, 0));
+	memcpy(e->p, split, sizeof(split));
+	e->p += sizeof(split);
+	if (aux)
+		emit_m(e, 0, 0x8b, H_RCX, emem_at(&c->j->cpu->tsc_aux), 0);
+	return true;
+}
+
+static bool pushfq(struct tr *c)
+{
+	struct emit *e = &c->j->hot;
+	struct emem m;
+
+	if (c->in->stacksize != 8)
+		return false;
+	stack_check(c, -8, 8, 'w', &m);
+	emit_store(e, emem_at(&c->j->rax), H_RAX);
+	emit_flags_get(e);
+	emit8(e, 0x88); /* mov [rflags], ah */
+	emit_modrm(e, 4, &(struct emem){ -1, -1, 0, 0, &c->j->cpu->rflags }, 0);
+	emit_m(e, 0, 0x80, 4, rflags_byte(c, 1), 1), emit8(e, 0xf7);	/* and */
+	emit8(e, 0xc0), emit8(e, 0xe0), emit8(e, 3);			/* shl al, 3 */
+	emit_m(e, 0, 0x08, H_RAX, rflags_byte(c, 1), 0);		/* or [], al */
+	emit8(e, 0xc0), emit8(e, 0xe8), emit8(e, 3);			/* shr al, 3 */
+	emit_load(e, H_T0, emem_at(&c->j->cpu->rflags));
+	emit_flags_put(e);
+	emit_load(e, H_RAX, emem_at(&c->j->rax));
+	emit_store(e, m, H_T0);
+	emit_lea(e, H_GSP, emem_base(H_GSP, -8));
+	return true;
+}
+
+bool tr_system(struct tr *c)
+{
+	bool kernel = key_idx(c->key) != MMU_USER;
+
+	switch (c->in->mnemonic) {
+	case ZYDIS_MNEMONIC_CLI:
+		return kernel && cli(c);
+	case ZYDIS_MNEMONIC_STI:
+		return kernel && sti(c);
+	case ZYDIS_MNEMONIC_SWAPGS:
+		return kernel && swapgs(c);
+	case ZYDIS_MNEMONIC_RDTSC:
+		return rdtsc(c, false);
+	case ZYDIS_MNEMONIC_RDTSCP:
+		return rdtsc(c, true);
+	case ZYDIS_MNEMONIC_PUSHFQ:
+		return pushfq(c);
+	default:
+		return false;
+	}
+}

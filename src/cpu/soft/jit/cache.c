@@ -285,9 +285,17 @@ static void flush_list(struct jit *j, unsigned which)
 	t->n = 0;
 }
 
+static void large_flush(struct jit *j, bool globals)
+{
+	for (unsigned i = 0; i < LARGE_COUNT; i++)
+		if (globals || !j->large[i].global)
+			j->large[i].tag = 0;
+}
+
 void jit_tlb_flush(struct soft_cpu *cpu, bool globals)
 {
 	cpu->jit->epoch++;
+	large_flush(cpu->jit, globals);
 	flush_list(cpu->jit, 0);
 	if (globals)
 		flush_list(cpu->jit, 1);
@@ -299,6 +307,9 @@ void jit_tlb_flush_page(struct soft_cpu *cpu, uint64_t lin)
 	uint64_t page = lin & MMU_PAGE_MASK;
 
 	j->epoch++;
+	for (unsigned i = 0; i < LARGE_COUNT; i++)
+		if ((j->large[i].tag ^ lin) >> j->large[i].level == 0)
+			j->large[i].tag = 0;
 	for (int w = 0; w < 2; w++) {
 		for (uint32_t i = 0; i < j->filled[w].n; i++) {
 			struct slot *s = &j->slots[j->filled[w].v[i]];
@@ -321,6 +332,10 @@ void jit_drop_write(struct soft_cpu *cpu, uint64_t gpa)
 	uint64_t host = (uint64_t)(uintptr_t)cpu->mem->base + (gpa & MMU_PAGE_MASK);
 
 	j->epoch++;
+	for (unsigned i = 0; i < LARGE_COUNT; i++)
+		if (j->large[i].tag & 1 &&
+		    host - (j->large[i].start + j->large[i].delta) < j->large[i].len)
+			j->large[i].tag = 0;
 	for (int w = 0; w < 2; w++)
 		for (uint32_t i = 0; i < j->filled[w].n; i++) {
 			struct slot *s = &j->slots[j->filled[w].v[i]];

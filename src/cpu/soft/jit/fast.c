@@ -4,33 +4,62 @@
  */
 #include "cpu/soft/jit/priv.h"
 
-/* No page of [lo, hi) in guest-physical memory holds code. */
-static bool code_free(const struct memory *mem, uint64_t lo, uint64_t hi)
+/*
+ * Narrows [*lo, *hi) of guest-physical memory around page to what holds no code: where
+ * stores may go without being looked at.
+ */
+static void code_free(const struct memory *mem, uint64_t page, uint64_t *lo, uint64_t *hi)
 {
-	for (uint64_t p = lo >> 12; p < hi >> 12; p++)
-		if (atomic_load_explicit(&mem->code[p], memory_order_relaxed))
-			return false;
-	return true;
+	uint64_t p;
+
+	for (p = page; p > *lo; p -= 4096)
+		if (atomic_load_explicit(&mem->code[(p >> 12) - 1], memory_order_relaxed))
+			break;
+	*lo = p;
+	for (p = page + 4096; p < *hi; p += 4096)
+		if (atomic_load_explicit(&mem->code[p >> 12], memory_order_relaxed))
+			break;
+	*hi = p;
+}
+
+static struct large *large_of(struct jit *j, uint64_t tag)
+{
+	return &j->large[((tag >> 21) * 2 + (tag & 7)) % LARGE_COUNT];
+}
+
+static uint64_t large_tag(uint64_t addr, unsigned idx, bool write)
+{
+	return (addr & ~(2 * MiB - 1)) | idx << 1 | write | 8;
+}
+
+/* The 2 MiB around e's page, as far as RAM (and, for stores, no code) goes. */
+static const struct large *large_note(struct jit *j, const struct tlb_entry *e,
+    unsigned idx, bool write, uint64_t page)
+{
+	const struct memory *mem = j->cpu->mem;
+	uint64_t tag = large_tag(page, idx, write), lo = e->gpa & ~(2 * MiB - 1);
+	uint64_t hi = lo + 2 * MiB;
+	struct large *l = large_of(j, tag);
+
+	if (!memory_is_ram(mem, lo, 2 * MiB))
+		return NULL;
+	if (write)
+		code_free(mem, e->gpa, &lo, &hi);
+	*l = (struct large){ .tag = tag, .start = page - (e->gpa - lo), .len = hi - lo,
+		.delta = e->delta, .level = e->level, .global = e->global != 0 };
+	return l;
 }
 
 /*
- * Widens [*start, *start + *len) around the page of e: the guest's large page as far
- * as it is RAM (and free of code, for stores), or neighbours that the software TLB
- * knows to continue it.
+ * Widens [*start, *start + *len) around the page of e by neighbours that the software
+ * TLB knows to continue it.
  */
 static void widen(const struct soft_cpu *cpu, const struct tlb_entry *e, unsigned idx,
     bool write, uint64_t *start, uint64_t *len)
 {
-	uint64_t page = *start, size = BIT64(MIN(e->level, 21u));
-	uint64_t lo = e->gpa & ~(size - 1);
+	uint64_t page = *start;
 
-	if (e->level > 12 && memory_is_ram(cpu->mem, lo, size) &&
-	    (!write || code_free(cpu->mem, lo, lo + size))) {
-		*start = page & ~(size - 1);
-		*len = size;
-		return;
-	}
-	for (unsigned i = 1; i <= 16; i++) {
+	for (unsigned i = 1; i <= 8; i++) {
 		const struct tlb_entry *n = tlb_slot(cpu, idx, page + i * 4096);
 
 		if ((write ? n->tag_w : n->tag_r) != page + i * 4096 ||
@@ -38,7 +67,7 @@ static void widen(const struct soft_cpu *cpu, const struct tlb_entry *e, unsigne
 			break;
 		*len += 4096;
 	}
-	for (unsigned i = 1; i <= 16; i++) {
+	for (unsigned i = 1; i <= 8; i++) {
 		const struct tlb_entry *n = tlb_slot(cpu, idx, page - i * 4096);
 
 		if ((write ? n->tag_w : n->tag_r) != page - i * 4096 ||
@@ -59,32 +88,54 @@ static void list_slot(struct jit *j, uint32_t site, unsigned which)
 	j->filled[which].v[j->filled[which].n++] = site;
 }
 
+static bool slot_set(struct jit *j, uint32_t site, uint64_t addr, uint64_t start,
+    uint64_t len, uint64_t delta)
+{
+	struct slot *s = &j->slots[site];
+
+	if (addr - start + s->size > len)
+		return false;
+	if (s->flags & SLOT_ABS) {
+		s->start = addr;
+		s->delta = addr + delta;
+		s->limit = 1;
+	} else {
+		s->start = start;
+		s->delta = delta;
+		s->limit = len - s->size + 1;
+	}
+	return true;
+}
+
 bool jit_slot_fill(struct jit *j, uint32_t site, uint64_t addr)
 {
 	const struct soft_cpu *cpu = j->cpu;
 	struct slot *s = &j->slots[site];
-	const struct tlb_entry *e = tlb_slot(cpu, s->idx, addr);
 	bool write = s->kind == 'w';
+	uint64_t tag = large_tag(addr, s->idx, write);
 	uint64_t page = addr & MMU_PAGE_MASK, start = page, len = 4096;
+	const struct large *l = large_of(j, tag);
+	const struct tlb_entry *e;
 
-	if ((write ? e->tag_w : e->tag_r) != page)
-		return false;
-	if (s->flags & SLOT_ABS) {
-		if (addr - page + s->size > 4096)
+	if (l->tag != tag || addr - l->start >= l->len) {
+		e = tlb_slot(cpu, s->idx, addr);
+		if ((write ? e->tag_w : e->tag_r) != page)
 			return false;
-		s->start = addr;
-		s->delta = addr + e->delta;
-		s->limit = 1;
-	} else {
-		widen(cpu, e, s->idx, write, &start, &len);
-		if (addr - start + s->size > len)
-			return false;
-		s->start = start;
-		s->delta = e->delta;
-		s->limit = len - s->size + 1;
+		l = e->level > 12 ? large_note(j, e, s->idx, write, page) : NULL;
+		if (!l) {
+			if (e->level == 12)
+				widen(cpu, e, s->idx, write, &start, &len);
+			if (!slot_set(j, site, addr, start, len, e->delta))
+				return false;
+			s->level = e->level;
+			list_slot(j, site, e->global != 0);
+			return true;
+		}
 	}
-	s->level = e->level;
-	list_slot(j, site, e->global != 0);
+	if (!slot_set(j, site, addr, l->start, l->len, l->delta))
+		return false;
+	s->level = l->level;
+	list_slot(j, site, l->global);
 	return true;
 }
 

@@ -51,6 +51,18 @@ _Static_assert(sizeof(struct slot) == 32, "two to a cache line");
 #define SLOT_ABS   1u	/* one constant address: delta is the host address itself */
 #define SLOT_GROUP 2u	/* later accesses of the block rely on this check */
 
+/*
+ * A large page that the software TLB showed us, or as much of it as one kind of
+ * access may reach: outlives the TLB's entries for its 4 KiB pieces, dropped by the
+ * same flushes as slots.
+ */
+struct large {
+	uint64_t tag;		/* start of the 2 MiB | idx << 1 | write; 0: none */
+	uint64_t start, len, delta;
+	uint8_t level, global;
+};
+#define LARGE_COUNT 256u
+
 struct trans;
 struct tr;
 
@@ -159,6 +171,7 @@ struct jit {
 	uint32_t *pcs;
 	uint32_t npcs;
 	struct trans **by_page;	/* hashes of first and second physical pages */
+	struct large large[LARGE_COUNT];
 	struct list filled[2];	/* slots with limit != 0: 0 not global, 1 global */
 	struct list toks[2];	/* valid tokens, likewise */
 	struct tr *tr;		/* the translation in the making */

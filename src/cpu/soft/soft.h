@@ -109,7 +109,7 @@ enum { /* exception vectors */
  * gva + delta. tag_w is invalid for pages that hold translated code, that are
  * not dirty yet, or are MMIO; MMIO pages are in no fast entry at all.
  */
-#define TLB_BITS    10
+#define TLB_BITS    12
 #define TLB_SIZE    (1u << TLB_BITS)
 #define TLB_INVALID UINT64_C(1)
 

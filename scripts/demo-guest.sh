@@ -134,7 +134,7 @@ cat >"$root/etc/inittab" <<'END'
 ::sysinit:/etc/rc
 ttyS0::once:/etc/session
 ::restart:/bin/init
-::shutdown:/bin/umount -a -r
+::shutdown:/bin/umount -r /mnt /cdrom 2>/dev/null
 END
 cat >"$root/etc/rc" <<'END'
 #!/bin/sh

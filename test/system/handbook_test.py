@@ -10,7 +10,7 @@ from harness import BHYVE, BHYVECTL, GRUB_BHYVE, Flow, demo_guest, fsck, main, m
 NAME = f"linuxguest{os.getpid()}"
 
 
-def test_session(flow: Flow):
+def session(flow: Flow):
     guest = demo_guest("amd64")
     os.symlink(os.path.join(guest, "linux.iso"), flow.path("somelinux.iso"))
     make_ext4(flow, "linux.img", {"from-host": "written by the host\n"}, size="64M")
@@ -74,5 +74,15 @@ def test_session(flow: Flow):
     assert NAME not in flow.objects()
 
 
+def test_handbook(flow: Flow):
+    try:
+        session(flow)
+    finally:
+        if NAME in flow.objects():  # /dev/vmm is everybody's
+            for c in flow.consoles:
+                c.kill()
+            flow.destroy(NAME)
+
+
 if __name__ == "__main__":
-    main(test_session, system_dir=True)
+    main(test_handbook, system_dir=True)

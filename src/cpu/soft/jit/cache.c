@@ -84,10 +84,11 @@ static int map_arrays(struct jit *j)
 	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (j->pairs == MAP_FAILED)
 		j->pairs = NULL;
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < 4; i++) {
 		j->filled[i].v = anon(JIT_SITES * sizeof(uint32_t), 0);
-		j->toks[i].v = anon(JIT_TOKENS * sizeof(uint32_t), 0);
-		if (!j->filled[i].v || !j->toks[i].v)
+		j->toks[i & 1].v = j->toks[i & 1].v ? j->toks[i & 1].v :
+		    anon(JIT_TOKENS * sizeof(uint32_t), 0);
+		if (!j->filled[i].v || !j->toks[i & 1].v)
 			return -ENOMEM;
 	}
 	j->tr = anon(translate_scratch(), 0);
@@ -161,10 +162,10 @@ void cache_destroy(struct jit *j)
 	unmap(j->by_page, 2 * BY_PAGE * sizeof(*j->by_page));
 	unmap(j->table, JIT_KEYS * JIT_TABLE * sizeof(*j->table));
 	unmap(j->pairs, JIT_KEYS * (JIT_PAIRS + JIT_GUARD) + JIT_GUARD);
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < 4; i++)
 		unmap(j->filled[i].v, JIT_SITES * sizeof(uint32_t));
+	for (int i = 0; i < 2; i++)
 		unmap(j->toks[i].v, JIT_TOKENS * sizeof(uint32_t));
-	}
 	munmap(j->region, j->region_size);
 }
 
@@ -191,8 +192,9 @@ void cache_flush(struct jit *j)
 	memset(j->tok_valid, 0, j->ntokens);
 	for (unsigned i = 0; i < ARRAY_SIZE(j->tok_hash); i++)
 		j->tok_hash[i] = -1;
-	for (int i = 0; i < 2; i++)
-		j->filled[i].n = j->toks[i].n = 0;
+	for (int i = 0; i < 4; i++)
+		j->filled[i].n = j->toks[i & 1].n = 0;
+	j->low_globals = false;
 	j->nsites = SITE_FAULT + 1;
 	j->ntrans = j->nedges = j->npcs = j->ntokens = 0;
 	for (unsigned k = 0; k < j->nkeys; k++) {
@@ -249,11 +251,6 @@ void token_validate(struct jit *j, int32_t tok, bool global)
 	j->tok_valid[tok] = 1;
 }
 
-void slot_list(struct jit *j, uint32_t site, bool global)
-{
-	list_add(j->filled, &j->slots[site].listed, global, site);
-}
-
 /* The mapping of a page is in doubt: so are the return sites of its key. */
 static void token_drop(struct jit *j, uint32_t n)
 {
@@ -267,9 +264,9 @@ static void token_drop(struct jit *j, uint32_t n)
 		j->rsp = j->pair_top[k];
 }
 
-static void flush_list(struct jit *j, unsigned which)
+static void flush_slots(struct jit *j, unsigned which)
 {
-	struct list *l = &j->filled[which], *t = &j->toks[which];
+	struct list *l = &j->filled[which];
 
 	for (uint32_t i = 0; i < l->n; i++) {
 		struct slot *s = &j->slots[l->v[i]];
@@ -278,6 +275,12 @@ static void flush_list(struct jit *j, unsigned which)
 		s->listed &= ~(1u << which);
 	}
 	l->n = 0;
+}
+
+static void flush_tokens(struct jit *j, unsigned which)
+{
+	struct list *t = &j->toks[which];
+
 	for (uint32_t i = 0; i < t->n; i++) {
 		token_drop(j, t->v[i]);
 		j->tokens[t->v[i]].listed &= ~(1u << which);
@@ -294,12 +297,21 @@ static void large_flush(struct jit *j, bool globals)
 
 void jit_tlb_flush(struct soft_cpu *cpu, bool globals)
 {
-	cpu->jit->epoch++;
-	large_flush(cpu->jit, globals);
-	flush_list(cpu->jit, 0);
+	struct jit *j = cpu->jit;
+
+	j->epoch++;
+	large_flush(j, globals);
+	for (unsigned which = 0; which < (globals ? 2 : 1); which++) {
+		flush_slots(j, which);
+		flush_slots(j, which | LIST_WRITE);
+		flush_tokens(j, which);
+	}
 	if (globals)
-		flush_list(cpu->jit, 1);
+		j->low_globals = false;
 }
+
+/* Empties the slots of a list that meet a condition; empty ones leave the list. */
+#define SLOTS_DROP(j, which, s, condition)                                           	do {                                                                         		struct list *l_ = &(j)->filled[which];                                                                                                                    		for (uint32_t i_ = 0; i_ < l_->n;) {                                 			struct slot *s = &(j)->slots[l_->v[i_]];                                                                                                          			if (s->limit && (condition))                                 				s->limit = 0;                                        			if (s->limit) {                                              				i_++;                                                				continue;                                            			}                                                            			s->listed &= ~(1u << (which));                               			l_->v[i_] = l_->v[--l_->n];                                  		}                                                                    	} while (0)
 
 void jit_tlb_flush_page(struct soft_cpu *cpu, uint64_t lin)
 {
@@ -310,20 +322,24 @@ void jit_tlb_flush_page(struct soft_cpu *cpu, uint64_t lin)
 	for (unsigned i = 0; i < LARGE_COUNT; i++)
 		if ((j->large[i].tag ^ lin) >> j->large[i].level == 0)
 			j->large[i].tag = 0;
-	for (int w = 0; w < 2; w++) {
-		for (uint32_t i = 0; i < j->filled[w].n; i++) {
-			struct slot *s = &j->slots[j->filled[w].v[i]];
-
-			if (page - s->start < s->limit + s->size ||
-			    s->start - page < 4096 ||
-			    (s->level > 12 && (s->start ^ lin) >> s->level == 0))
-				s->limit = 0;
-		}
-		/* A token does not know the size of its mapping. */
+	for (unsigned w = 0; w < 4; w++) {
+		/* Kernels map themselves globally, programs never. */
+		if (w & LIST_GLOBAL && !(lin >> 63) && !j->low_globals)
+			continue;
+		SLOTS_DROP(j, w, s, page - s->start < s->limit + s->size ||
+		    s->start - page < 4096 ||
+		    (s->level > 12 && (s->start ^ lin) >> s->level == 0));
+	}
+	/* A token does not know the size of its mapping. */
+	for (unsigned w = 0; w < 2; w++)
 		for (uint32_t i = 0; i < j->toks[w].n; i++)
 			if ((j->tokens[j->toks[w].v[i]].va ^ lin) >> 30 == 0)
 				token_drop(j, j->toks[w].v[i]);
-	}
+}
+
+static uint64_t slot_host(const struct slot *s)
+{
+	return s->delta + (s->flags & SLOT_ABS ? 0 : s->start);
 }
 
 void jit_drop_write(struct soft_cpu *cpu, uint64_t gpa)
@@ -336,15 +352,9 @@ void jit_drop_write(struct soft_cpu *cpu, uint64_t gpa)
 		if (j->large[i].tag & 1 &&
 		    host - (j->large[i].start + j->large[i].delta) < j->large[i].len)
 			j->large[i].tag = 0;
-	for (int w = 0; w < 2; w++)
-		for (uint32_t i = 0; i < j->filled[w].n; i++) {
-			struct slot *s = &j->slots[j->filled[w].v[i]];
-			uint64_t at = s->delta + (s->flags & SLOT_ABS ? 0 : s->start);
-
-			if (s->kind == 'w' && (host - at < s->limit + s->size ||
-			    at - host < 4096))
-				s->limit = 0;
-		}
+	for (unsigned w = LIST_WRITE; w < 4; w++)
+		SLOTS_DROP(j, w, s, host - slot_host(s) < s->limit + s->size ||
+		    slot_host(s) - host < 4096);
 }
 
 /* Links. */

@@ -78,9 +78,12 @@ static void widen(const struct soft_cpu *cpu, const struct tlb_entry *e, unsigne
 	}
 }
 
-static void list_slot(struct jit *j, uint32_t site, unsigned which)
+static void list_slot(struct jit *j, uint32_t site, bool global)
 {
 	struct slot *s = &j->slots[site];
+	unsigned which = (global ? LIST_GLOBAL : 0) | (s->kind == 'w' ? LIST_WRITE : 0);
+
+	j->low_globals |= global && !(s->start >> 63);
 
 	if (s->listed & 1u << which)
 		return;

@@ -37,12 +37,12 @@ struct slot {
 	uint64_t limit;		/* 0: matches nothing */
 	uint64_t delta;
 	uint8_t level;		/* of the guest's mapping, as a shift */
-	uint8_t listed;		/* 0, 1 + list number */
+	uint8_t listed;		/* lists it is in, as bits */
 	uint8_t kind;		/* 'r', 'w' */
 	uint8_t idx;		/* enum mmu_idx */
 	uint16_t size;		/* bytes reached from the checked address */
 	uint8_t flags;		/* SLOT_ */
-	uint8_t misses;
+	uint8_t pad;
 };
 _Static_assert(sizeof(struct slot) == 32, "two to a cache line");
 
@@ -62,6 +62,9 @@ struct large {
 	uint8_t level, global;
 };
 #define LARGE_COUNT 256u
+
+#define LIST_GLOBAL 1u
+#define LIST_WRITE  2u
 
 struct trans;
 struct tr;
@@ -88,7 +91,7 @@ struct token {
 	uint64_t va, gpa;
 	uint32_t keyid;
 	int32_t next;		/* in its hash chain */
-	uint8_t listed;		/* 0, 1 + list number */
+	uint8_t listed;		/* lists it is in, as bits */
 };
 
 struct trans {
@@ -172,7 +175,8 @@ struct jit {
 	uint32_t npcs;
 	struct trans **by_page;	/* hashes of first and second physical pages */
 	struct large large[LARGE_COUNT];
-	struct list filled[2];	/* slots with limit != 0: 0 not global, 1 global */
+	struct list filled[4];	/* slots with limit != 0, by LIST_ bits */
+	bool low_globals;	/* a global page in the lower half was seen */
 	struct list toks[2];	/* valid tokens, likewise */
 	struct tr *tr;		/* the translation in the making */
 	uint8_t ungroup[8192];	/* hash of blocks to be translated without groups */
@@ -211,7 +215,6 @@ int32_t token_get(struct jit *j, uint64_t va, uint64_t gpa, unsigned keyid);
 void token_validate(struct jit *j, int32_t tok, bool global);
 void trans_kill(struct jit *j, struct trans *t);
 void edge_link(struct jit *j, struct edge *e, struct trans *to);
-void slot_list(struct jit *j, uint32_t site, bool global);
 
 /* stubs.c */
 void stubs_make(struct jit *j);

@@ -26,7 +26,8 @@
 #include "lib/util.h"
 #include "load/grub/proto.h"
 
-#define NOBODY 65534
+#define NOBODY     65534
+#define MEMORY_MAX (2 * GiB) /* files pass through it in pieces */
 
 /* Every right that Landlock's first version knows; the rules grant few of them. */
 #define FS_ALL                                                                     \
@@ -40,7 +41,7 @@
 #define FS_READ (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
 
 /* What is needed to start a program at all. */
-static const char *const system_dirs[] = { "/usr", "/lib", "/lib64" };
+static const char *const system_dirs[] = { "/usr/lib", "/lib", "/lib64" };
 static const char *const system_files[] = { "/etc/ld.so.cache" };
 
 static int allow(int ruleset, int fd, uint64_t access)
@@ -85,8 +86,10 @@ static int make_ruleset(const struct child_options *o)
 	r |= allow_path(fd, o->tree->module, LANDLOCK_ACCESS_FS_READ_FILE);
 	for (unsigned i = 0; i < o->map->count; i++)
 		r |= allow(fd, o->map->entries[i].fd, LANDLOCK_ACCESS_FS_READ_FILE);
-	/* GRUB lists "/" when it opens (host): names may be seen, files not read. */
-	r |= allow_path(fd, "/", o->host_files ? FS_READ : LANDLOCK_ACCESS_FS_READ_DIR);
+	/* GRUB lists "/" when it opens (host): names may be seen, files not read.
+	 */
+	r |= allow_path(
+	    fd, "/", o->host_files ? FS_READ : LANDLOCK_ACCESS_FS_READ_DIR);
 	if (r != 0) {
 		close(fd);
 		return -1;
@@ -154,12 +157,13 @@ static int filter_syscalls(void)
 
 static int set_limits(void)
 {
-	const struct rlimit none = { 0, 0 };
+	const struct rlimit none = { 0, 0 }, memory = { MEMORY_MAX, MEMORY_MAX };
 
-	return setrlimit(RLIMIT_CORE, &none) != 0 ||
-		       setrlimit(RLIMIT_FSIZE, &none) != 0
-		   ? -errno
-		   : 0;
+	if (setrlimit(RLIMIT_CORE, &none) != 0 ||
+	    setrlimit(RLIMIT_FSIZE, &none) != 0 ||
+	    setrlimit(RLIMIT_AS, &memory) != 0)
+		return -errno;
+	return 0;
 }
 
 /* Each part is a wall of its own; where the host lacks one the others must do. */

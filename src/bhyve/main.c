@@ -6,6 +6,7 @@
  * Whatever fails on the way is taken down by the same code.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -322,6 +323,20 @@ out:
 	return status;
 }
 
+/* Started with standard files closed: no image or VM object may become one of them.
+ */
+static int open_standard_files(void)
+{
+	int fd;
+
+	do {
+		fd = open("/dev/null", O_RDWR);
+	} while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd > STDERR_FILENO)
+		close(fd);
+	return fd < 0 ? -errno : 0;
+}
+
 /* Ends as the signal's default action would, after everything was taken down. */
 static void die_by(int signo)
 {
@@ -339,6 +354,8 @@ int main(int argc, char **argv)
 	struct vm vm = { 0 };
 	int status;
 
+	if (open_standard_files() != 0)
+		return EX_OSERR;
 	log_init("bhyve");
 	umask(077);
 	signal(SIGPIPE, SIG_IGN);

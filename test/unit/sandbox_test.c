@@ -30,10 +30,10 @@
 static char dir[] = "/tmp/sandbox_test.XXXXXX";
 
 /* Each returns 0 when all is as it should be, else the line of the fault. */
-#define MUST(x)                                                                      \
-	do {                                                                         \
-		if (!(x))                                                            \
-			return __LINE__;                                             \
+#define MUST(x)                                                                    \
+	do {                                                                       \
+		if (!(x))                                                          \
+			return __LINE__;                                           \
 	} while (0)
 
 static void *thread(void *arg)
@@ -50,7 +50,8 @@ static int what_a_vm_needs(void)
 
 	MUST(pthread_create(&t, NULL, thread, dir) == 0);
 	MUST(pthread_join(t, &result) == 0 && result == dir);
-	code = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	code = mmap(
+	    NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	MUST(code != MAP_FAILED);
 	MUST(mprotect(code, 4096, PROT_READ | PROT_EXEC) == 0);
 	fd = memfd_create("x", MFD_CLOEXEC);

@@ -73,6 +73,21 @@ def test_grub_bhyve(flow: Flow):
           "initrd of 20 MiB does not fit", b"linux /vmlinuz\ninitrd /big\n")
 
 
+def test_full_disk(flow: Flow):
+    """A VM directory with too little room, as /dev has on some systems."""
+    prepare(flow)
+    script = ('mount -t tmpfs -o size=4m none "$VMM_DIR" || exit 77; "$0" -m map -r cd0 -M 64M vm;'
+              ' code=$?; ls "$VMM_DIR"; exit $code')
+    code, out = flow.run("unshare", "-m", "sh", "-c", script, GRUB_BHYVE,
+                         input=b"linux /vmlinuz\ninitrd /big\nboot\n")
+    if code == 77 or "unshare:" in out:
+        print("skip  only root can mount a small file system")
+        return
+    assert code == 1, out
+    assert "the file system of the VM directory is full" in " ".join(out.split()), out
+    assert not out.rstrip().endswith("vm"), out
+
+
 def test_not_an_object(flow: Flow):
     """A damaged object can be loaded over; a directory in its place cannot."""
     prepare(flow)
@@ -139,4 +154,4 @@ def test_bhyvectl(flow: Flow):
 
 
 if __name__ == "__main__":
-    main(test_grub_bhyve, test_not_an_object, test_bhyve, test_bhyvectl)
+    main(test_grub_bhyve, test_full_disk, test_not_an_object, test_bhyve, test_bhyvectl)

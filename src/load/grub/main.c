@@ -397,8 +397,10 @@ static enum session_end load(const struct options *o, struct devmap *map)
 	enum session_end end = SESSION_FAILED;
 
 	if (load_map(map, o->map) != 0 || check_root(o, map) != 0 ||
-	    find_program(program) != 0 || find_module(module) != 0 ||
-	    create_vm(&vf, o, &existed) != 0)
+	    find_program(program) != 0 || find_module(module) != 0)
+		return SESSION_FAILED;
+	session_block_signals();
+	if (create_vm(&vf, o, &existed) != 0)
 		return SESSION_FAILED;
 
 	const struct tree_options to = { o->root, o->directory, o->config,

@@ -296,11 +296,27 @@ static void run(struct loop *l)
 	drain_output(l);
 }
 
-enum session_end session_run(struct session *s)
+static void watched_signals(sigset_t *set)
 {
 	static const int watched[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGWINCH };
+
+	sigemptyset(set);
+	for (size_t i = 0; i < ARRAY_SIZE(watched); i++)
+		sigaddset(set, watched[i]);
+}
+
+void session_block_signals(void)
+{
+	sigset_t set;
+
+	watched_signals(&set);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+}
+
+enum session_end session_run(struct session *s)
+{
 	struct loop *l = calloc(1, sizeof(*l));
-	sigset_t set, old;
+	sigset_t set;
 
 	if (l == NULL) {
 		log_error("out of memory");
@@ -309,10 +325,7 @@ enum session_end session_run(struct session *s)
 	l->s = s;
 	l->input_open = true;
 	guest_init(&l->guest, s->memory, s->no_console, s->no_screen);
-	sigemptyset(&set);
-	for (size_t i = 0; i < ARRAY_SIZE(watched); i++)
-		sigaddset(&set, watched[i]);
-	sigprocmask(SIG_BLOCK, &set, &old);
+	watched_signals(&set);
 	l->signals = signalfd(-1, &set, SFD_CLOEXEC);
 	const struct timeval patience = { .tv_sec = MESSAGE_PATIENCE };
 	setsockopt(s->child->control, SOL_SOCKET, SO_RCVTIMEO, &patience,
@@ -324,7 +337,6 @@ enum session_end session_run(struct session *s)
 	enum session_end why = l->end;
 	if (l->signals >= 0)
 		close(l->signals);
-	sigprocmask(SIG_SETMASK, &old, NULL);
 	guest_free(&l->guest);
 	free(l);
 	return why;

@@ -30,4 +30,9 @@ enum session_end {
 	SESSION_FAILED,   /* GRUB ended by itself, or an error here (logged) */
 };
 
+/*
+ * From here on the signals that end a program wait for session_run(), so that what
+ * was made before it is also removed.
+ */
+void session_block_signals(void);
 enum session_end session_run(struct session *s);

@@ -24,18 +24,18 @@ TOP = HERE.parent
 CPU_LINES = ["int", "call", "mem", "fp", "simd", "syscall", "switch", "fault", "fork"]
 DISK_LINES = ["seqread", "seqwrite", "randread", "randwrite"]
 
-INIT = """#!/bin/sh
+INIT = """#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin:/bench
 mount -t devtmpfs d /dev
 mount -t proc p /proc
-mount -t sysfs s /sys
 echo USERSPACE
-for m in $(cat /modules); do insmod $m; done
 case "$(cat /proc/cmdline)" in
 *load=cpu*) guestbench %(seconds)s ;;
 *load=disk*)
-	for i in 1 2 3 4 5 6 7 8 9 10; do [ -b /dev/vda ] && break; sleep 0.1; done
+	for m in $(cat /lib/modules/order); do insmod /lib/modules/$m; done
 	diskbench /dev/vda %(seconds)s ;;
-*load=idle*) echo IDLE; sleep 12 ;;
+*load=idle*) echo IDLE; sleep 13 ;;
 esac
 echo DONE
 poweroff -f
@@ -53,42 +53,35 @@ def run(cmd, **kw):
 class Guest:
     """Kernel, initramfs and medium that all hypervisors boot."""
 
-    def __init__(self, tmp, seconds):
+    def __init__(self, tmp, build, seconds):
         self.tmp = tmp
-        out = run([TOP / "scripts/demo-guest.sh", "--kernel"], stdout=subprocess.PIPE, text=True).stdout
-        self.kernel, modules = (Path(p) for p in out.split()[:2])
+        demo = build / "demo-guest"
+        run([TOP / "scripts/demo-guest.sh", demo])
+        self.kernel = demo / "vmlinuz"
         root = tmp / "root"
-        for d in ("bin", "dev", "proc", "sys", "lib"):
-            (root / d).mkdir(parents=True)
+        (root / "bench").mkdir(parents=True)
         for prog in ("guestbench", "diskbench"):
-            run(["gcc", "-O2", "-static", "-pthread", "-o", root / "bin" / prog, HERE / f"{prog}.c"])
-        shutil.copy("/bin/busybox", root / "bin/busybox")
-        for applet in ("sh", "mount", "insmod", "cat", "sleep", "poweroff", "echo"):
-            (root / "bin" / applet).symlink_to("busybox")
-        names = []
-        for name in ("virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev",
-                     "virtio_pci", "virtio_blk"):
-            for ko in modules.rglob(name + ".ko*"):
-                shutil.copy(ko, root / "lib" / ko.name)
-                names.append(f"/lib/{ko.name}")
-        (root / "modules").write_text("\n".join(names) + "\n")
+            run(["gcc", "-O2", "-static", "-pthread", "-o", root / "bench" / prog, HERE / f"{prog}.c"])
         (root / "init").write_text(INIT % {"seconds": seconds})
         (root / "init").chmod(0o755)
-        self.initrd = tmp / "initrd.gz"
-        run(f"cd {root} && find . | cpio -o -H newc 2>/dev/null | gzip -1 > {self.initrd}", shell=True)
-        self.native = root / "bin"
+        # The demo's initramfs with ours unpacked over it.
+        self.initrd = tmp / "initrd.img"
+        run(f"(cat {demo}/initrd.img; cd {root} && find . | cpio -o -H newc --quiet | gzip -1) > {self.initrd}",
+            shell=True)
+        self.native = root / "bench"
         self.iso_root = tmp / "iso"
-        (self.iso_root).mkdir()
+        self.iso_root.mkdir()
         self.vmm = tmp / "vmm"
         self.vmm.mkdir()
 
     def append(self, load):
-        return f"console=ttyS0 quiet load={load}"
+        return f"console=ttyS0 quiet panic=-1 load={load}"
 
 
 def watch(cmd, env=None, idle=None):
     """Runs cmd; returns ({marker: seconds}, {bench name: value}, {memory, idle})."""
     start = time.monotonic()
+    cmd = ["timeout", "300"] + [str(c) for c in cmd]
     p = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                          stderr=subprocess.STDOUT, env=env)
     marks, values, extra, tail = {}, {}, {}, []
@@ -148,12 +141,12 @@ def bhyve(build, guest, load, mem, disk=None):
         d = guest.iso_root / load
         (d / "boot/grub").mkdir(parents=True)
         shutil.copy(guest.kernel, d / "vmlinuz")
-        shutil.copy(guest.initrd, d / "initrd.gz")
+        shutil.copy(guest.initrd, d / "initrd.img")
         (d / "boot/grub/grub.cfg").write_text(
-            f"linux /vmlinuz {guest.append(load)}\ninitrd /initrd.gz\nboot\n")
+            f"linux /vmlinuz {guest.append(load)}\ninitrd /initrd.img\nboot\n")
         run(["xorriso", "-as", "mkisofs", "-quiet", "-R", "-o", iso, d], stderr=subprocess.DEVNULL)
         (guest.tmp / f"{load}.map").write_text(f"(cd0) {iso}\n")
-    run([build / "src/load/grub-bhyve", "-m", guest.tmp / f"{load}.map", "-r", "cd0", "-M", f"{mem}M", "bench"],
+    run([build / "src/load/grub/grub-bhyve", "-m", guest.tmp / f"{load}.map", "-r", "cd0", "-M", f"{mem}M", "bench"],
         env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     cmd = [build / "src/bhyve/bhyve", "-H", "-P", "-m", f"{mem}M", "-s", "0:0,hostbridge", "-s", "1:0,lpc",
            "-l", "com1,stdio"]
@@ -204,7 +197,7 @@ def main():
 
 
 def measure(a, build, tmp):
-    guest = Guest(tmp, a.seconds)
+    guest = Guest(tmp, build, a.seconds)
     disk = tmp / "disk.img"
     with open(disk, "wb") as f:
         f.truncate(256 << 20)

@@ -16,15 +16,15 @@ import traceback
 
 import pexpect
 
-BUILD = os.environ.get("MESON_BUILD_ROOT", os.path.abspath("build"))
 SOURCE = os.path.abspath(os.path.join(os.path.dirname(__file__), "../.."))
+BUILD = os.environ.get("MESON_BUILD_ROOT", os.path.join(SOURCE, "build"))
 GRUB_BHYVE = os.path.join(BUILD, "src/load/grub/grub-bhyve")
 BHYVE = os.path.join(BUILD, "src/bhyve/bhyve")
 BHYVECTL = os.path.join(BUILD, "src/bhyvectl/bhyvectl")
 MEM_OFFSET = 0x200000  # of guest-physical 0 in a VM object
 CMDLINE_ADDR = 0x20000
 SHELL = "bhyve# "
-BOOT_TIMEOUT = 180
+BOOT_TIMEOUT = 300
 
 
 def plain(text):

@@ -126,8 +126,11 @@ bool jit_slot_fill(struct jit *j, uint32_t site, uint64_t addr)
 			return false;
 		l = e->level > 12 ? large_note(j, e, s->idx, write, page) : NULL;
 		if (!l) {
-			if (e->level == 12)
+			/* Looking for neighbours costs more than a miss: not in vain. */
+			if (e->level == 12 && (s->lonely < 4 || !(++s->tries & 15))) {
 				widen(cpu, e, s->idx, write, &start, &len);
+				s->lonely = len > 4096 ? 0 : s->lonely + (s->lonely < 4);
+			}
 			if (!slot_set(j, site, addr, start, len, e->delta))
 				return false;
 			s->level = e->level;

@@ -41,8 +41,9 @@ struct slot {
 	uint8_t kind;		/* 'r', 'w' */
 	uint8_t idx;		/* enum mmu_idx */
 	uint16_t size;		/* bytes reached from the checked address */
-	uint8_t flags;		/* SLOT_ */
-	uint8_t pad;
+	uint8_t flags : 2;	/* SLOT_ */
+	uint8_t lonely : 6;	/* refills that found no neighbours, at most 4 */
+	uint8_t tries;
 };
 _Static_assert(sizeof(struct slot) == 32, "two to a cache line");
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """grub-bhyve at its prompt: commands, ends, the terminal, confinement."""
 
+import gzip
 import os
 import pty
 import signal
@@ -12,14 +13,16 @@ from pexpect import fdpexpect
 from harness import GRUB_BHYVE, Flow, make_ext4, make_iso, main, plain, tiny_kernel
 
 HALT = b"\xfa\xf4"
+INITRD = gzip.compress(os.urandom(50001))
+SECOND = gzip.compress(b"second part")
 PROMPT = "grub> "
 
 
 def media(flow):
     make_iso(flow, "linux.iso", {
         "isolinux/vmlinuz": tiny_kernel(HALT),
-        "isolinux/initrd.img": b"initrd" * 1000,
-        "isolinux/second.img": b"x",
+        "isolinux/initrd.img": INITRD,
+        "isolinux/second.img": SECOND,
         "isolinux/text": "hello\n",
         "isolinux/cut": tiny_kernel(HALT)[:700],
     })
@@ -55,6 +58,8 @@ def test_handbook_lines(flow: Flow):
     assert flow.objects() == ["vm"]
     assert flow.cmdline("vm") == \
         'console=ttyS0 BOOT_IMAGE=(cd0)/isolinux/vmlinuz root=/dev/vda "x=a b"'
+    # Joined at multiples of four bytes, and as packed as they were.
+    assert flow.initrd("vm") == b"".join(p + bytes(-len(p) % 4) for p in (INITRD, SECOND))
     assert flow.left_behind() == []
 
 

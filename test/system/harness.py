@@ -23,6 +23,7 @@ BHYVE = os.path.join(BUILD, "src/bhyve/bhyve")
 BHYVECTL = os.path.join(BUILD, "src/bhyvectl/bhyvectl")
 MEM_OFFSET = 0x200000  # of guest-physical 0 in a VM object
 CMDLINE_ADDR = 0x20000
+ZERO_PAGE_ADDR = 0x7000
 SHELL = "bhyve# "
 BOOT_TIMEOUT = 300
 
@@ -151,6 +152,14 @@ class Flow:
         with open(os.path.join(self.vmm, vm), "rb") as f:
             f.seek(MEM_OFFSET + CMDLINE_ADDR)
             return f.read(4096).split(b"\0", 1)[0].decode()
+
+    def initrd(self, vm):
+        """The initrd in a loaded VM object, as the kernel's zero page names it."""
+        with open(os.path.join(self.vmm, vm), "rb") as f:
+            f.seek(MEM_OFFSET + ZERO_PAGE_ADDR + 0x218)
+            at, size = (int.from_bytes(f.read(4), "little") for _ in range(2))
+            f.seek(MEM_OFFSET + at)
+            return f.read(size)
 
     def destroy(self, vm):
         return self.run(BHYVECTL, "--destroy", "--vm=" + vm)

@@ -6,8 +6,8 @@ set -eu
 build="gcc libc6-dev make meson ninja-build pkg-config python3 acpica-tools
 	libzydis-dev liburing-dev libseccomp-dev libmd-dev libcmocka-dev"
 run="grub-emu"
-demo="busybox-static cpio"
-check="clang libclang-rt-14-dev mandoc python3-pexpect xorriso e2fsprogs gdb git"
+demo="busybox-static cpio xorriso e2fsprogs xz-utils"
+check="clang libclang-rt-14-dev mandoc python3-pexpect git"
 bench="qemu-system-x86 fio"
 
 # Debian 13's clang brings another version of its runtime.

@@ -376,6 +376,8 @@ void edge_link(struct jit *j, struct edge *e, struct trans *to)
 	    from->keyid != to->keyid) {
 		if (!to->entry_tok)
 			entry_tok_make(j, to);
+		if (!to->entry_tok)
+			return;
 		entry = to->entry_tok;
 	}
 	e->to = to;

@@ -148,8 +148,10 @@ static const uint8_t *go(struct jit *j)
 		return NULL;
 	if (!t->entry_ind)
 		entry_ind_make(j, t);
-	slot = &j->table[j->keyid * JIT_TABLE + (t->rip & 0xffff)];
-	*slot = t->entry_ind;
+	if (t->entry_ind) {
+		slot = &j->table[j->keyid * JIT_TABLE + (t->rip & 0xffff)];
+		*slot = t->entry_ind;
+	}
 	return t->entry;
 }
 

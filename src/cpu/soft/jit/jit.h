@@ -23,10 +23,10 @@
  * Control flow. Direct jumps are patched to their target; one that leaves the
  * page passes the target page's token, a byte that says "this virtual page still
  * maps to the page I was translated from". Guest CALL/RET pair with host CALL/RET
- * on a private stack, one a key; the return site compares the guest's return address,
- * and when a page's token is withdrawn the stack of its key is forgotten. Indirect jumps go through a table indexed by the low 16 bits of
- * the target; who is reached checks that it was meant. Loop heads poll
- * link.events.
+ * on a private stack, one a key; the return site compares the guest's return
+ * address, and when a page's token is withdrawn the stack of its key is forgotten.
+ * Indirect jumps go through a table indexed by the low 16 bits of the target; who is
+ * reached checks that it was meant. Loop heads poll link.events.
  *
  * Exceptions. One guest instruction is one stretch of host code that changes guest
  * state at its end only; each translation has its instructions' host addresses.

@@ -214,10 +214,18 @@ static void check_tokens(struct jit *j, struct emit *e, const struct trans *t)
 			emit_token_check(j, e, t->tok[i], t->live_in != 0, j->stub_dispatch);
 }
 
+/*
+ * Made when first needed. When cold memory is short they are not made, and their users
+ * go the long way until the next translation empties the cache.
+ */
+#define ENTRY_MAX 512
+
 void entry_tok_make(struct jit *j, struct trans *t)
 {
 	struct emit *e = &j->cold;
 
+	if (e->end - e->p < ENTRY_MAX)
+		return;
 	t->entry_tok = emit_pc(e);
 	emit_const(e, H_T0, t->rip);
 	check_tokens(j, e, t);
@@ -289,6 +297,8 @@ void entry_ind_make(struct jit *j, struct trans *t)
 {
 	struct emit *e = &j->cold;
 
+	if (e->end - e->p < ENTRY_MAX)
+		return;
 	t->entry_ind = emit_pc(e);
 	emit_expect(e, t->rip, t->live_in != 0, j->stub_dispatch);
 	check_tokens(j, e, t);

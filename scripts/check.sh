@@ -52,9 +52,8 @@ suite() {
 	meson test -C "$dir" --no-rebuild --print-errorlogs $args >"$out" 2>&1
 	status=$?
 	grep -E '^ *[0-9]+/[0-9]+ ' "$out" | sed 's/^/   /'
-	ok=$(sed -n 's/^Ok: *//p' "$out")
-	bad=$(sed -n 's/^\(Fail\|Timeout\|Unexpected Pass\): *//p' "$out" | paste -sd+ | sed 's/^$/0/')
-	bad=$((bad))
+	ok=$(awk '/^Ok:/ { print $2 }' "$out")
+	bad=$(awk '/^(Fail|Timeout|Unexpected Pass):/ { n += $NF } END { print n + 0 }' "$out")
 	if [ -z "$ok" ] || { [ $status -ne 0 ] && [ $bad -eq 0 ]; }; then
 		bad=$((bad + 1))
 	fi

@@ -1,8 +1,8 @@
 /*
  * diskbench DEVICE [SECONDS] - disk figures from inside a guest (or on the host
  * with a file): 4 KiB random reads and writes with 8 in flight, 1 MiB sequential
- * reads and writes, all with O_DIRECT. Prints BENCH <name> <value> <unit>, higher is
- * better. Threads instead of io_uring so that old guest kernels can run it.
+ * reads and writes, all with O_DIRECT. Prints BENCH <name> <value> <unit>, higher
+ * is better. Threads instead of io_uring so that old guest kernels can run it.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -59,13 +59,15 @@ static void *work(void *arg)
 		ssize_t n;
 
 		if (l->next) {
-			at = __atomic_fetch_add(l->next, 1, __ATOMIC_RELAXED) % l->blocks;
+			at = __atomic_fetch_add(l->next, 1, __ATOMIC_RELAXED) %
+			     l->blocks;
 		} else {
-			w->seed = w->seed * 6364136223846793005u + 1442695040888963407u;
+			w->seed =
+			    w->seed * 6364136223846793005u + 1442695040888963407u;
 			at = (w->seed >> 20) % l->blocks;
 		}
-		n = l->write ? pwrite(l->fd, buf, l->block, (off_t)(at * l->block)) :
-			       pread(l->fd, buf, l->block, (off_t)(at * l->block));
+		n = l->write ? pwrite(l->fd, buf, l->block, (off_t)(at * l->block))
+			     : pread(l->fd, buf, l->block, (off_t)(at * l->block));
 		if (n != (ssize_t)l->block) {
 			w->failed = 1;
 			break;
@@ -81,7 +83,8 @@ static int measure(const char *name, int fd, uint64_t size, int write, size_t bl
 {
 	struct worker w[DEPTH];
 	uint64_t next = 0, done = 0;
-	struct load l = { fd, write, block, size / block, 0, sequential ? &next : NULL };
+	struct load l = { fd, write, block, size / block, 0,
+		sequential ? &next : NULL };
 	int threads = sequential ? 2 : DEPTH, failed = 0;
 	double start = now(), t;
 
@@ -102,7 +105,8 @@ static int measure(const char *name, int fd, uint64_t size, int write, size_t bl
 		return 1;
 	}
 	if (sequential)
-		printf("BENCH %s %.1f MiB/s\n", name, done * (double)block / LARGE / t);
+		printf("BENCH %s %.1f MiB/s\n", name,
+		    done * (double)block / LARGE / t);
 	else
 		printf("BENCH %s %.0f IOPS\n", name, done / t);
 	fflush(stdout);

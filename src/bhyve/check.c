@@ -155,7 +155,8 @@ static int check_bools(const struct config *cfg)
 	return OPTIONS_RUN;
 }
 
-/* Keys that ask for parts this version does not have: better refused than ignored.
+/*
+ * Keys that ask for parts this version does not have: better refused than ignored.
  */
 static int check_not_built(const struct config *cfg)
 {

@@ -50,8 +50,6 @@ struct control {
 	struct client client[CLIENTS];
 };
 
-/* --- answers --- */
-
 __attribute__((format(printf, 2, 3))) static void say(
     struct client *cl, const char *fmt, ...)
 {
@@ -108,7 +106,7 @@ static bool push(struct client *cl)
 	return true;
 }
 
-/* --- commands; argv[0] is the command, missing arguments are NULL --- */
+/* Commands: argv[0] is the command, missing arguments are NULL. */
 
 static struct vcpu *get_vcpu(struct client *cl, const char *arg)
 {
@@ -405,8 +403,6 @@ end:
 	end_answer(cl);
 	push(cl);
 }
-
-/* --- clients --- */
 
 /* Runs the lines that are there, one answer at a time. */
 static void serve(struct client *cl)

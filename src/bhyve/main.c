@@ -140,8 +140,6 @@ static int load(struct vm *vm)
 	return error;
 }
 
-/* --- signals, in the event loop --- */
-
 static void end_by_signal(struct vm *vm, int signo)
 {
 	vm->killed_by = signo;
@@ -206,8 +204,6 @@ static int watch_signals(struct vm *vm)
 	}
 	return 0;
 }
-
-/* --- building and running --- */
 
 static void say_engine(const struct vm *vm)
 {
@@ -323,7 +319,8 @@ out:
 	return status;
 }
 
-/* Started with standard files closed: no image or VM object may become one of them.
+/*
+ * Started with standard files closed: no image or VM object may become one of them.
  */
 static int open_standard_files(void)
 {

@@ -117,7 +117,8 @@ static const char *const allowed[] = {
 	"getsockopt",
 	"io_uring_enter",
 	"io_uring_register",
-	/* the end: removing the VM object and the socket, within Landlock's bounds
+	/*
+	 * the end: removing the VM object and the socket, within Landlock's bounds
 	 */
 	"unlink",
 	"unlinkat",
@@ -156,12 +157,14 @@ int sandbox_early(void)
 	return -errno;
 }
 
-/* --- Landlock: the system calls have no wrappers in the C library --- */
+/* Landlock: its system calls have no wrappers in the C library. */
 
 #define LANDLOCK_READ   (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
 #define LANDLOCK_REMOVE LANDLOCK_ACCESS_FS_REMOVE_FILE
-/* Every right of the first version of the interface: what is not allowed is
- * refused. */
+/*
+ * Every right of the first version of the interface: what is not allowed is
+ * refused.
+ */
 #define LANDLOCK_ALL ((LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1)
 
 static int allow_below(int ruleset, const char *path, uint64_t rights)
@@ -214,8 +217,6 @@ static int restrict_files(const char *name)
 	close(ruleset);
 	return error;
 }
-
-/* --- seccomp --- */
 
 /* Not TIOCSTI: it types into the user's shell. */
 static const unsigned long ioctls[] = { TCGETS, TCSETS, TCSETSW, TCSETSF,
@@ -275,8 +276,10 @@ int sandbox_enter(const struct config *cfg)
 		return -EINVAL;
 	if (!wanted)
 		return 0;
-	/* Not before: it also closes /proc/self to us, which consoles are opened
-	 * through. */
+	/*
+	 * Not before: it also closes /proc/self to us, which consoles are opened
+	 * through.
+	 */
 	if (!in_core && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
 		error = -errno;
 	if (error == 0)

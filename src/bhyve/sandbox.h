@@ -5,6 +5,8 @@ struct config;
 
 /* First thing: no new privileges. 0 or -errno (logged). */
 int sandbox_early(void);
-/* Last thing: the system calls of a running VM, and no others. 0 or -errno
- * (logged). */
+/*
+ * Last thing: the system calls of a running VM, and no others. 0 or -errno
+ * (logged).
+ */
 int sandbox_enter(const struct config *cfg);

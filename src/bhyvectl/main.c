@@ -222,8 +222,6 @@ static void usage(FILE *f)
 	    f);
 }
 
-/* --- showing --- */
-
 static int show_cpus(
     struct target *t, const char *info, const char *title, bool all)
 {
@@ -403,8 +401,6 @@ static int show(const struct request *rq, struct target *t)
 	return error;
 }
 
-/* --- changing and steering --- */
-
 static int set_x2apic(const struct request *rq, struct target *t)
 {
 	struct vcpu_state s;
@@ -511,8 +507,6 @@ static int run(const struct request *rq, bool any_register)
 		error = target_destroy(name);
 	return error;
 }
-
-/* --- options --- */
 
 static int check(struct request *rq)
 {

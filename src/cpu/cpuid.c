@@ -19,106 +19,114 @@
 #include "cpu/soft/mmu.h"
 #include "vmm/clock.h"
 
-#define XCR0_ALL    7u	/* x87, SSE, AVX */
-#define XSAVE_MIN   576u
-#define XSAVE_AVX   832u
-#define AVX_SIZE    256u
-#define AVX_OFFSET  576u
-#define VIRT_BITS   48u
+#define XCR0_ALL        7u /* x87, SSE, AVX */
+#define XSAVE_MIN       576u
+#define XSAVE_AVX       832u
+#define AVX_SIZE        256u
+#define AVX_OFFSET      576u
+#define VIRT_BITS       48u
 
-#define BASIC_MAX	0x16u
+#define BASIC_MAX       0x16u
 #define HYPERVISOR_BASE 0x40000000u
-#define HYPERVISOR_MAX	0x40000010u
+#define HYPERVISOR_MAX  0x40000010u
 
 struct host_cpu {
 	uint32_t max, ext_max;
 	bool amd;
-	struct cpuid_regs vendor, l1, l7, ld1, ext_vendor, ext1, brand[3], ext5, ext6,
-	    ext8;
-	struct cpuid_regs cache[4];	/* of leaf 4 or 0x8000001D, in that form */
+	struct cpuid_regs vendor, l1, l7, ld1, ext_vendor, ext1, brand[3], ext5,
+	    ext6, ext8;
+	struct cpuid_regs cache[4]; /* of leaf 4 or 0x8000001D, in that form */
 	unsigned caches;
 };
 
 /* Leaf 1 */
-#define L1_ECX                                                                       \
-	(BIT(0) /* SSE3 */ | BIT(1) /* PCLMULQDQ */ | BIT(9) /* SSSE3 */ |           \
-	    BIT(12) /* FMA */ | BIT(13) /* CX16 */ | BIT(17) /* PCID */ |            \
-	    BIT(19) /* SSE4.1 */ | BIT(20) /* SSE4.2 */ | BIT(22) /* MOVBE */ |      \
-	    BIT(23) /* POPCNT */ | BIT(25) /* AES */ | BIT(26) /* XSAVE */ |         \
+#define L1_ECX                                                                     \
+	(BIT(0) /* SSE3 */ | BIT(1) /* PCLMULQDQ */ | BIT(9) /* SSSE3 */ |         \
+	    BIT(12) /* FMA */ | BIT(13) /* CX16 */ | BIT(17) /* PCID */ |          \
+	    BIT(19) /* SSE4.1 */ | BIT(20) /* SSE4.2 */ | BIT(22) /* MOVBE */ |    \
+	    BIT(23) /* POPCNT */ | BIT(25) /* AES */ | BIT(26) /* XSAVE */ |       \
 	    BIT(28) /* AVX */ | BIT(29) /* F16C */ | BIT(30) /* RDRAND */)
-#define L1_ECX_X2APIC	BIT(21)
+#define L1_ECX_X2APIC   BIT(21)
 #define L1_ECX_DEADLINE BIT(24)
-#define L1_ECX_OSXSAVE	BIT(27)
-#define L1_ECX_HV	BIT(31)
-#define L1_ECX_XSAVE	BIT(26)
-#define L1_ECX_AVX	(BIT(12) | BIT(28) | BIT(29))
+#define L1_ECX_OSXSAVE  BIT(27)
+#define L1_ECX_HV       BIT(31)
+#define L1_ECX_XSAVE    BIT(26)
+#define L1_ECX_AVX      (BIT(12) | BIT(28) | BIT(29))
 /*
  * FPU VME DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR PGE MCA CMOV PAT PSE36 CLFSH MMX
  * FXSR SSE SSE2
  */
-#define L1_EDX                                                                       \
-	(BIT(0) | BIT(1) | BIT(2) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(7) |     \
-	    BIT(8) | BIT(9) | BIT(11) | BIT(12) | BIT(13) | BIT(14) | BIT(15) |      \
+#define L1_EDX                                                                     \
+	(BIT(0) | BIT(1) | BIT(2) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(7) |   \
+	    BIT(8) | BIT(9) | BIT(11) | BIT(12) | BIT(13) | BIT(14) | BIT(15) |    \
 	    BIT(16) | BIT(17) | BIT(19) | BIT(23) | BIT(24) | BIT(25) | BIT(26))
 #define L1_EDX_HTT BIT(28)
 
 /* Leaf 7 */
-#define L7_EBX                                                                       \
-	(BIT(0) /* FSGSBASE */ | BIT(3) /* BMI1 */ | BIT(5) /* AVX2 */ |             \
-	    BIT(7) /* SMEP */ | BIT(8) /* BMI2 */ | BIT(9) /* ERMS */ |              \
-	    BIT(10) /* INVPCID */ | BIT(18) /* RDSEED */ | BIT(19) /* ADX */ |       \
+#define L7_EBX                                                                     \
+	(BIT(0) /* FSGSBASE */ | BIT(3) /* BMI1 */ | BIT(5) /* AVX2 */ |           \
+	    BIT(7) /* SMEP */ | BIT(8) /* BMI2 */ | BIT(9) /* ERMS */ |            \
+	    BIT(10) /* INVPCID */ | BIT(18) /* RDSEED */ | BIT(19) /* ADX */ |     \
 	    BIT(20) /* SMAP */ | BIT(23) /* CLFLUSHOPT */ | BIT(29) /* SHA */)
-#define L7_EBX_AVX2	BIT(5)
-#define L7_EBX_TSC_ADJ	BIT(1)
+#define L7_EBX_AVX2     BIT(5)
+#define L7_EBX_TSC_ADJ  BIT(1)
 #define L7_EBX_ZERO_FCS BIT(13)
-#define L7_ECX                                                                       \
-	(BIT(2) /* UMIP */ | BIT(8) /* GFNI */ | BIT(9) /* VAES */ |                 \
+#define L7_ECX                                                                     \
+	(BIT(2) /* UMIP */ | BIT(8) /* GFNI */ | BIT(9) /* VAES */ |               \
 	    BIT(10) /* VPCLMULQDQ */ | BIT(22) /* RDPID */)
-#define L7_ECX_AVX	(BIT(9) | BIT(10))
-#define L7_EDX		BIT(4) /* FSRM */
+#define L7_ECX_AVX (BIT(9) | BIT(10))
+#define L7_EDX     BIT(4) /* FSRM */
 /* Intel: ARCH_CAPABILITIES, and the IBRS it promises to be enough */
-#define L7_EDX_INTEL	(BIT(29) | BIT(26))
+#define L7_EDX_INTEL (BIT(29) | BIT(26))
 
 /* Leaf 0xD, subleaf 1: XSAVEOPT XSAVEC XGETBV1 */
 #define LD1_EAX (BIT(0) | BIT(1) | BIT(2))
 
-/* 0x80000001: LAHF64 LZCNT(ABM) PREFETCHW(3DNow!) TOPOEXT; CMP_LEGACY is topology's */
-#define E1_ECX	       (BIT(0) | BIT(5) | BIT(8))
+/*
+ * 0x80000001: LAHF64 LZCNT(ABM) PREFETCHW(3DNow!) TOPOEXT; CMP_LEGACY is topology's
+ */
+#define E1_ECX         (BIT(0) | BIT(5) | BIT(8))
 #define E1_ECX_CMP     BIT(1)
 #define E1_ECX_CR8     BIT(4)
 #define E1_ECX_TOPOEXT BIT(22)
 /* SYSCALL NX 1GB RDTSCP LM; and on AMD the copies of leaf 1's low bits */
-#define E1_EDX	     (BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29))
-#define E1_EDX_COPY  (L1_EDX & 0x0183f3ffu)
+#define E1_EDX      (BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29))
+#define E1_EDX_COPY (L1_EDX & 0x0183f3ffu)
 
 /* 0x80000008 EBX: XSAVEERPTR is the host's; SSB_NO and BTC_NO */
-#define E8_EBX	       BIT(2)
-#define E8_EBX_NO      (BIT(26) | BIT(29))
-/* 0x80000021 EAX: LFENCE serializes, null selector clears base, automatic IBRS, SRSO_NO */
+#define E8_EBX    BIT(2)
+#define E8_EBX_NO (BIT(26) | BIT(29))
+/*
+ * 0x80000021 EAX: LFENCE serializes, null selector clears base, automatic IBRS,
+ * SRSO_NO
+ */
 #define E21_EAX (BIT(2) | BIT(6) | BIT(8) | BIT(29))
 /* ... ECX: TSA_SQ_NO, TSA_L1_NO */
 #define E21_ECX (BIT(1) | BIT(2))
 
 /* IA32_ARCH_CAPABILITIES (SDM vol. 4): immune to all that has a bit */
-#define ARCH_CAPABILITIES                                                            \
-	(BIT64(0) /* RDCL_NO */ | BIT64(1) /* IBRS_ALL */ | BIT64(4) /* SSB_NO */ |  \
-	    BIT64(3) /* SKIP_L1DFL_VMENTRY */ | BIT64(5) /* MDS_NO */ |              \
-	    BIT64(6) /* PSCHANGE_MC_NO */ | BIT64(8) /* TAA_NO */ |                  \
-	    BIT64(13) /* SBDR_SSDP_NO */ | BIT64(14) /* FBSDP_NO */ |                \
-	    BIT64(15) /* PSDP_NO */ | BIT64(20) /* BHI_NO */ |                       \
-	    BIT64(24) /* PBRSB_NO */ | BIT64(26) /* GDS_NO */ |                      \
-	    BIT64(27) /* RFDS_NO */ | BIT64(62) /* ITS_NO */)
+#define ARCH_CAPABILITIES                                                          \
+	(BIT64(0) /* RDCL_NO */ | BIT64(1) /* IBRS_ALL */ |                        \
+	    BIT64(4) /* SSB_NO */ | BIT64(3) /* SKIP_L1DFL_VMENTRY */ |            \
+	    BIT64(5) /* MDS_NO */ | BIT64(6) /* PSCHANGE_MC_NO */ |                \
+	    BIT64(8) /* TAA_NO */ | BIT64(13) /* SBDR_SSDP_NO */ |                 \
+	    BIT64(14) /* FBSDP_NO */ | BIT64(15) /* PSDP_NO */ |                   \
+	    BIT64(20) /* BHI_NO */ | BIT64(24) /* PBRSB_NO */ |                    \
+	    BIT64(26) /* GDS_NO */ | BIT64(27) /* RFDS_NO */ |                     \
+	    BIT64(62) /* ITS_NO */)
 
 static pthread_once_t host_once = PTHREAD_ONCE_INIT;
 static struct host_cpu host_cpu; /* written once, by host_read() */
 
-static void host_leaf(uint32_t max, uint32_t leaf, uint32_t subleaf, struct cpuid_regs *r)
+static void host_leaf(
+    uint32_t max, uint32_t leaf, uint32_t subleaf, struct cpuid_regs *r)
 {
 	memset(r, 0, sizeof(*r));
 	if (leaf > max)
 		return;
-	__asm__("cpuid" : "=a"(r->eax), "=b"(r->ebx), "=c"(r->ecx), "=d"(r->edx) :
-	    "a"(leaf), "c"(subleaf));
+	__asm__("cpuid"
+		: "=a"(r->eax), "=b"(r->ebx), "=c"(r->ecx), "=d"(r->edx)
+		: "a"(leaf), "c"(subleaf));
 }
 
 static void host_read(void)
@@ -217,7 +225,9 @@ static void leaf_1(const struct host_cpu *h, const struct engine_config *cfg,
 		r->edx |= L1_EDX_HTT;
 }
 
-/* Leaves 4 and 0x8000001D: the host's caches, shared by the guest's own neighbours. */
+/*
+ * Leaves 4 and 0x8000001D: the host's caches, shared by the guest's own neighbours.
+ */
 static void leaf_cache(const struct host_cpu *h, const struct engine_config *cfg,
     uint32_t subleaf, bool intel, struct cpuid_regs *r)
 {
@@ -231,7 +241,9 @@ static void leaf_cache(const struct host_cpu *h, const struct engine_config *cfg
 	/* Type, level, self-initializing, associativity; then who shares it. */
 	r->eax = (r->eax & 0x3ff) | (MIN(sharing, 4096u) - 1) << 14;
 	if (intel)
-		r->eax |= (MIN((1u << width(package_of(cfg))) / threads_of(cfg), 64u) - 1) << 26;
+		r->eax |=
+		    (MIN((1u << width(package_of(cfg))) / threads_of(cfg), 64u) - 1)
+		    << 26;
 }
 
 static void leaf_7(const struct host_cpu *h, uint32_t subleaf, struct cpuid_regs *r)
@@ -282,7 +294,10 @@ static void leaf_d(const struct host_cpu *h, const struct cpuid_context *ctx,
 		break;
 	case 1:
 		r->eax = h->ld1.eax & LD1_EAX;
-		/* Size of the compacted area; without XSAVES no supervisor state adds to it. */
+		/*
+		 * Size of the compacted area; without XSAVES no supervisor state
+		 * adds to it.
+		 */
 		if (r->eax & BIT(1))
 			r->ebx = ctx->xcr0 & 4 ? XSAVE_AVX : XSAVE_MIN;
 		break;
@@ -298,7 +313,8 @@ static void leaf_d(const struct host_cpu *h, const struct cpuid_context *ctx,
 }
 
 static void basic(const struct host_cpu *h, const struct engine_config *cfg,
-    const struct cpuid_context *ctx, uint32_t leaf, uint32_t subleaf, struct cpuid_regs *r)
+    const struct cpuid_context *ctx, uint32_t leaf, uint32_t subleaf,
+    struct cpuid_regs *r)
 {
 	uint32_t mhz;
 
@@ -312,7 +328,8 @@ static void basic(const struct host_cpu *h, const struct engine_config *cfg,
 		break;
 	case 2:
 		if (!h->amd)
-			r->eax = 0x00feff01u; /* "see leaf 4", no TLB or prefetch details */
+			r->eax = 0x00feff01u; /* "see leaf 4", no TLB or prefetch
+						 details */
 		break;
 	case 4:
 		if (!h->amd)
@@ -332,9 +349,9 @@ static void basic(const struct host_cpu *h, const struct engine_config *cfg,
 		break;
 	case 0x15:
 		/*
-		 * TSC = crystal * EBX / EAX. The ratio 1 with the TSC itself as crystal
-		 * states the frequency exactly and overflows nobody's 32-bit product; too
-		 * large for 32 bits it is left to 0x16.
+		 * TSC = crystal * EBX / EAX. The ratio 1 with the TSC itself as
+		 * crystal states the frequency exactly and overflows nobody's
+		 * 32-bit product; too large for 32 bits it is left to 0x16.
 		 */
 		if (cfg->tsc_hz != 0 && cfg->tsc_hz <= UINT32_MAX) {
 			r->eax = 1;
@@ -352,7 +369,8 @@ static void basic(const struct host_cpu *h, const struct engine_config *cfg,
 	}
 }
 
-static void hypervisor(const struct engine_config *cfg, uint32_t leaf, struct cpuid_regs *r)
+static void hypervisor(
+    const struct engine_config *cfg, uint32_t leaf, struct cpuid_regs *r)
 {
 	switch (leaf) {
 	case HYPERVISOR_BASE:
@@ -379,7 +397,8 @@ static uint32_t ext_max(const struct host_cpu *h)
 }
 
 static void extended(const struct host_cpu *h, const struct engine_config *cfg,
-    const struct cpuid_context *ctx, uint32_t leaf, uint32_t subleaf, struct cpuid_regs *r)
+    const struct cpuid_context *ctx, uint32_t leaf, uint32_t subleaf,
+    struct cpuid_regs *r)
 {
 	unsigned package = package_of(cfg), threads = threads_of(cfg);
 
@@ -456,7 +475,10 @@ void cpuid_guest(const struct engine_config *cfg, const struct cpuid_context *ct
 	} else if (leaf >= HYPERVISOR_BASE) {
 		hypervisor(cfg, leaf, &r);
 	} else {
-		/* Beyond the last leaf, Intel answers with the last one, AMD with zeros. */
+		/*
+		 * Beyond the last leaf, Intel answers with the last one, AMD with
+		 * zeros.
+		 */
 		if (leaf > BASIC_MAX && !h->amd)
 			leaf = BASIC_MAX;
 		basic(h, cfg, ctx, leaf, subleaf, &r);

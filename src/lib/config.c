@@ -82,7 +82,8 @@ static bool all_digits(const char *s, size_t len)
 	return len > 0;
 }
 
-/* Total order of components: numbers by value, then names; equal only if same text.
+/*
+ * Total order of components: numbers by value, then names; equal only if same text.
  */
 static int component_compare(const char *a, size_t alen, const char *b, size_t blen)
 {

@@ -19,8 +19,8 @@ void config_free(struct config *cfg);
 
 /* 0, -EINVAL (empty key or value, bad key), -ENOMEM, -EPERM (frozen). */
 int config_set(struct config *cfg, const char *key, const char *value);
-__attribute__((format(printf, 3, 4))) int config_setf(struct config *cfg,
-    const char *value, const char *keyfmt, ...);
+__attribute__((format(printf, 3, 4))) int config_setf(
+    struct config *cfg, const char *value, const char *keyfmt, ...);
 void config_unset(struct config *cfg, const char *key);
 void config_freeze(struct config *cfg);
 
@@ -29,12 +29,18 @@ void config_freeze(struct config *cfg);
  * Owned by the tree, valid until the key is set again or the tree is freed.
  */
 const char *config_get(const struct config *cfg, const char *key);
-__attribute__((format(printf, 2, 3))) const char *config_getf(const struct config *cfg,
-    const char *keyfmt, ...);
+__attribute__((format(printf, 2, 3))) const char *config_getf(
+    const struct config *cfg, const char *keyfmt, ...);
 
-/* true|on|yes|1, false|off|no|0 in any case. Unset: dflt. 0, or -EINVAL (logged). */
-int config_get_bool(const struct config *cfg, const char *key, bool dflt, bool *out);
-/* strtol base 0 within min..max. Unset: dflt. 0, or -EINVAL (logged with the range). */
+/*
+ * true|on|yes|1, false|off|no|0 in any case. Unset: dflt. 0, or -EINVAL (logged).
+ */
+int config_get_bool(
+    const struct config *cfg, const char *key, bool dflt, bool *out);
+/*
+ * strtol base 0 within min..max. Unset: dflt. 0, or -EINVAL (logged with the
+ * range).
+ */
 int config_get_num(const struct config *cfg, const char *key, uint64_t dflt,
     uint64_t min, uint64_t max, uint64_t *out);
 

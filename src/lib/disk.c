@@ -98,7 +98,9 @@ static void iov_copy(const struct iovec *iov, int niov, uint64_t skip, uint8_t *
 	}
 }
 
-/* The part of the vector from byte skip on, at most max bytes and IOV_MAX pieces. */
+/*
+ * The part of the vector from byte skip on, at most max bytes and IOV_MAX pieces.
+ */
 static uint64_t iov_slice(const struct iovec *iov, int niov, uint64_t skip,
     uint64_t max, struct iovec *out, int *nout)
 {
@@ -261,8 +263,8 @@ static bool step_completes(struct disk_io *io, uint64_t n)
 	switch (io->step) {
 	case STEP_READ:
 		if (io->bounce != NULL)
-			iov_copy(req->iov, req->niov, io->progress, io->bounce, n,
-			    true);
+			iov_copy(
+			    req->iov, req->niov, io->progress, io->bounce, n, true);
 		/* fallthrough */
 	case STEP_WRITE:
 		io->progress += n;
@@ -441,7 +443,8 @@ static int start_engine(struct disk *d, const struct config *cfg)
 		if (error == 0)
 			d->engine = &disk_engine_uring;
 		else if (!any)
-			log_error("%s: io_uring is not available (%s); use disk.engine=auto",
+			log_error("%s: io_uring is not available (%s); use "
+				  "disk.engine=auto",
 			    d->path, strerror(-error));
 	}
 	if (error != 0 && (any || strcmp(want, "threads") == 0)) {
@@ -480,8 +483,8 @@ int disk_open(struct disk **disk, struct event_loop *loop, const struct config *
 		disk_close(d);
 		return error;
 	}
-	log_debug("%s: %s, %u-byte sectors, %llu MiB", d->path, d->engine->name, d->sector,
-	    (unsigned long long)(d->size / MiB));
+	log_debug("%s: %s, %u-byte sectors, %llu MiB", d->path, d->engine->name,
+	    d->sector, (unsigned long long)(d->size / MiB));
 	*disk = d;
 	return 0;
 }

@@ -26,11 +26,12 @@ enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH, DISK_DISCARD, DISK_ZERO };
 
 struct disk_req {
 	enum disk_op op;
-	uint64_t off;		/* bytes; all but FLUSH */
-	uint64_t len;		/* bytes; = sum of iov for READ/WRITE */
-	struct iovec *iov;	/* owned by the caller until done() */
+	uint64_t off;      /* bytes; all but FLUSH */
+	uint64_t len;      /* bytes; = sum of iov for READ/WRITE */
+	struct iovec *iov; /* owned by the caller until done() */
 	int niov;
-	void (*done)(struct disk_req *req, int error); /* error: 0 or positive errno */
+	void (*done)(
+	    struct disk_req *req, int error); /* error: 0 or positive errno */
 	void *arg;
 	/* private to disk.c */
 	struct disk_req *next;
@@ -50,8 +51,9 @@ void disk_close(struct disk *disk);
 /* Waits until nothing is in flight; done() callbacks run in this thread. */
 void disk_drain(struct disk *disk);
 
-uint64_t disk_size(const struct disk *disk);	/* bytes, multiple of the sector size */
-uint32_t disk_sector(const struct disk *disk);	/* logical, 512..65536 */
+uint64_t disk_size(
+    const struct disk *disk); /* bytes, multiple of the sector size */
+uint32_t disk_sector(const struct disk *disk);  /* logical, 512..65536 */
 uint32_t disk_psector(const struct disk *disk); /* physical */
 bool disk_readonly(const struct disk *disk);
 bool disk_can_discard(const struct disk *disk);
@@ -64,8 +66,14 @@ const char *disk_path(const struct disk *disk);
  */
 void disk_submit(struct disk *disk, struct disk_req *req);
 
-/* Between the two, requests are only collected: one system call starts them all. Nests. */
+/*
+ * Between the two, requests are only collected: one system call starts them all.
+ * Nests.
+ */
 void disk_plug(struct disk *disk);
 void disk_unplug(struct disk *disk);
-/* fn(arg) runs after each batch of done() calls: the place to interrupt the guest once. */
+/*
+ * fn(arg) runs after each batch of done() calls: the place to interrupt the guest
+ * once.
+ */
 void disk_set_batch_end(struct disk *disk, void (*fn)(void *arg), void *arg);

@@ -21,11 +21,11 @@ struct disk_io {
 	struct disk_req *req;
 	struct disk_io *next; /* in whatever queue it is */
 	enum disk_step step;
-	uint64_t off, len;    /* of this step */
-	uint64_t progress;    /* bytes of the request that are done */
+	uint64_t off, len; /* of this step */
+	uint64_t progress; /* bytes of the request that are done */
 	const struct iovec *iov;
 	int niov;
-	struct iovec *slice;  /* own vector, when the caller's does not fit the step */
+	struct iovec *slice;  /* own vector when the caller's does not fit */
 	uint8_t *bounce;      /* aligned for O_DIRECT */
 	int64_t result;	      /* bytes or -errno */
 	bool write_zeros;     /* the host cannot zero a range: write zeros */
@@ -66,7 +66,7 @@ struct disk {
 };
 
 /* disk_open.c: opens, checks and locks the image; fills d. 0 or -errno (logged). */
-int disk_open_image(struct disk *d, const struct config *cfg, const char *node,
-    bool cdrom);
+int disk_open_image(
+    struct disk *d, const struct config *cfg, const char *node, bool cdrom);
 /* From an engine's reap(). */
 void disk_step_done(struct disk *d, struct disk_io *io, int64_t result);

@@ -33,7 +33,8 @@ struct options {
 	uint32_t sector, psector; /* 0: take the host's */
 };
 
-static int get_bool(const struct config *cfg, const char *node, const char *name, bool *out)
+static int get_bool(
+    const struct config *cfg, const char *node, const char *name, bool *out)
 {
 	char key[128];
 
@@ -63,8 +64,8 @@ static int parse_sectorsize(const char *text, struct options *o)
 	return 0;
 }
 
-static int get_options(const struct config *cfg, const char *node, const char *path,
-    struct options *o)
+static int get_options(
+    const struct config *cfg, const char *node, const char *path, struct options *o)
 {
 	const char *text = config_getf(cfg, "%s.sectorsize", node);
 	bool direct;
@@ -78,8 +79,9 @@ static int get_options(const struct config *cfg, const char *node, const char *p
 		return -EINVAL;
 	o->sync |= direct;
 	if (text != NULL && parse_sectorsize(text, o) != 0) {
-		log_error("%s: sectorsize=%s is not LOGICAL or LOGICAL/PHYSICAL, powers of "
-		    "two from %u to %u, the physical not below the logical",
+		log_error("%s: sectorsize=%s is not LOGICAL or LOGICAL/PHYSICAL, "
+			  "powers of "
+			  "two from %u to %u, the physical not below the logical",
 		    path, text, SECTOR_MIN, SECTOR_MAX);
 		return -EINVAL;
 	}
@@ -96,7 +98,8 @@ static void name_holder(const struct disk *d, char *buf, size_t len)
 	snprintf(buf, len, "another program, or another device of this VM");
 	if (d->readonly)
 		fl.l_type = F_RDLCK;
-	if (fcntl(d->fd, F_GETLK, &fl) != 0 || fl.l_type == F_UNLCK || fl.l_pid <= 0)
+	if (fcntl(d->fd, F_GETLK, &fl) != 0 || fl.l_type == F_UNLCK ||
+	    fl.l_pid <= 0)
 		return;
 	snprintf(path, sizeof(path), "/proc/%ld/comm", (long)fl.l_pid);
 	f = fopen(path, "re");
@@ -124,7 +127,8 @@ static int lock_image(struct disk *d)
 		return 0;
 	}
 	if (errno != EAGAIN && errno != EACCES) {
-		log_warn("%s: cannot be locked (%s); nothing keeps another VM off it",
+		log_warn(
+		    "%s: cannot be locked (%s); nothing keeps another VM off it",
 		    d->path, strerror(errno));
 		return 0;
 	}
@@ -141,8 +145,8 @@ static uint64_t queue_limit(const struct stat *st, const char *name)
 	FILE *f;
 
 	/* A partition's limits are its disk's. */
-	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/queue/%s", major(st->st_rdev),
-	    minor(st->st_rdev), name);
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/queue/%s",
+	    major(st->st_rdev), minor(st->st_rdev), name);
 	f = fopen(path, "re");
 	if (f == NULL) {
 		snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/../queue/%s",
@@ -157,13 +161,15 @@ static uint64_t queue_limit(const struct stat *st, const char *name)
 	return v;
 }
 
-/* A hole punched behind the end changes nothing and tells whether it is possible. */
+/*
+ * A hole punched behind the end changes nothing and tells whether it is possible.
+ */
 static bool can_punch(const struct disk *d, const struct stat *st)
 {
 	if (d->blockdev)
 		return queue_limit(st, "write_zeroes_max_bytes") > 0;
-	return fallocate(d->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, st->st_size,
-	    4096) == 0;
+	return fallocate(d->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		   st->st_size, 4096) == 0;
 }
 
 static int block_geometry(struct disk *d, const struct options *o)
@@ -175,7 +181,8 @@ static int block_geometry(struct disk *d, const struct options *o)
 	    ioctl(d->fd, BLKSSZGET, &sector) != 0) {
 		int error = -errno;
 
-		log_error("%s: cannot ask for its size: %s", d->path, strerror(-error));
+		log_error(
+		    "%s: cannot ask for its size: %s", d->path, strerror(-error));
 		return error;
 	}
 	if (ioctl(d->fd, BLKPBSZGET, &psector) != 0)
@@ -183,15 +190,16 @@ static int block_geometry(struct disk *d, const struct options *o)
 	d->sector = o->sector != 0 ? o->sector : (uint32_t)sector;
 	d->psector = o->psector != 0 ? o->psector : psector;
 	if (d->direct && d->sector < (uint32_t)sector) {
-		log_error("%s: nocache needs sectorsize=%d or more on this device", d->path,
-		    sector);
+		log_error("%s: nocache needs sectorsize=%d or more on this device",
+		    d->path, sector);
 		return -EINVAL;
 	}
 	d->mem_align = 4096;
 	return 0;
 }
 
-static int file_geometry(struct disk *d, const struct stat *st, const struct options *o)
+static int file_geometry(
+    struct disk *d, const struct stat *st, const struct options *o)
 {
 	uint32_t offset_align = SECTOR_MIN;
 
@@ -202,15 +210,17 @@ static int file_geometry(struct disk *d, const struct stat *st, const struct opt
 #ifdef STATX_DIOALIGN
 	struct statx sx;
 
-	if (d->direct && statx(d->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) == 0 &&
+	if (d->direct &&
+	    statx(d->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) == 0 &&
 	    (sx.stx_mask & STATX_DIOALIGN) != 0 && sx.stx_dio_offset_align != 0) {
 		offset_align = sx.stx_dio_offset_align;
 		d->mem_align = MAX(sx.stx_dio_mem_align, SECTOR_MIN);
 	}
 #endif
 	if (d->direct && d->sector < offset_align) {
-		log_error("%s: nocache needs sectorsize=%u on this file system; set it, or "
-		    "leave out nocache",
+		log_error("%s: nocache needs sectorsize=%u on this file system; "
+			  "set it, or "
+			  "leave out nocache",
 		    d->path, offset_align);
 		return -EINVAL;
 	}
@@ -225,14 +235,16 @@ static int check_size(struct disk *d)
 		d->psector = MAX(d->sector, 4096u);
 	rest = d->size & (d->sector - 1);
 	if (d->size - rest == 0) {
-		log_error("%s: is smaller than one sector of %u bytes; make it larger, as in "
-		    "'truncate -s 16G %s'",
+		log_error("%s: is smaller than one sector of %u bytes; make it "
+			  "larger, as in "
+			  "'truncate -s 16G %s'",
 		    d->path, d->sector, d->path);
 		return -EINVAL;
 	}
 	if (rest != 0)
-		log_warn("%s: its size is not a multiple of %u; the guest does not see the "
-		    "last %llu bytes",
+		log_warn("%s: its size is not a multiple of %u; the guest does not "
+			 "see the "
+			 "last %llu bytes",
 		    d->path, d->sector, (unsigned long long)rest);
 	d->size -= rest;
 	return 0;
@@ -245,14 +257,15 @@ static int check_kind(struct disk *d, const struct stat *st)
 		return 0;
 	}
 	log_error("%s: is %s; a disk must be a file or a block device", d->path,
-	    S_ISDIR(st->st_mode) ? "a directory" : "neither a file nor a block device");
+	    S_ISDIR(st->st_mode) ? "a directory"
+				 : "neither a file nor a block device");
 	return S_ISDIR(st->st_mode) ? -EISDIR : -ENOTBLK;
 }
 
 static int open_file(struct disk *d, const struct options *o)
 {
 	int flags = O_CLOEXEC | O_NOCTTY | (d->readonly ? O_RDONLY : O_RDWR) |
-	    (o->nocache ? O_DIRECT : 0) | (o->sync ? O_DSYNC : 0);
+		    (o->nocache ? O_DIRECT : 0) | (o->sync ? O_DSYNC : 0);
 	int error;
 
 	d->fd = open(d->path, flags);
@@ -260,20 +273,23 @@ static int open_file(struct disk *d, const struct options *o)
 		return 0;
 	error = -errno;
 	if (error == -EINVAL && o->nocache)
-		log_error("%s: its file system does not support nocache; leave it out",
+		log_error(
+		    "%s: its file system does not support nocache; leave it out",
 		    d->path);
-	else if (!d->readonly && (error == -EACCES || error == -EPERM || error == -EROFS) &&
-	    access(d->path, R_OK) == 0)
-		log_error("%s: cannot be opened for writing: %s; change its permissions, or "
-		    "add ',ro' to give the guest a read-only disk",
+	else if (!d->readonly &&
+		 (error == -EACCES || error == -EPERM || error == -EROFS) &&
+		 access(d->path, R_OK) == 0)
+		log_error("%s: cannot be opened for writing: %s; change its "
+			  "permissions, or "
+			  "add ',ro' to give the guest a read-only disk",
 		    d->path, strerror(-error));
 	else
 		log_error("%s: cannot be opened: %s", d->path, strerror(-error));
 	return error;
 }
 
-int disk_open_image(struct disk *d, const struct config *cfg, const char *node,
-    bool cdrom)
+int disk_open_image(
+    struct disk *d, const struct config *cfg, const char *node, bool cdrom)
 {
 	const char *path = config_getf(cfg, "%s.path", node);
 	struct options o;
@@ -308,7 +324,8 @@ int disk_open_image(struct disk *d, const struct config *cfg, const char *node,
 	if (error == 0)
 		error = lock_image(d);
 	if (error == 0)
-		error = d->blockdev ? block_geometry(d, &o) : file_geometry(d, &st, &o);
+		error =
+		    d->blockdev ? block_geometry(d, &o) : file_geometry(d, &st, &o);
 	if (error == 0)
 		error = check_size(d);
 	if (error == 0)

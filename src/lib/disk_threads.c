@@ -99,7 +99,10 @@ static void *worker(void *arg)
 		pthread_mutex_lock(&t->lock);
 		put(&t->finished, io);
 		pthread_cond_signal(&t->done_cond);
-		/* A full counter means that the loop has yet to look: nothing is lost. */
+		/*
+		 * A full counter means that the loop has yet to look: nothing is
+		 * lost.
+		 */
 		if (write(t->eventfd, &one, sizeof(one)) < 0)
 			continue;
 	}

@@ -32,10 +32,10 @@ static bool supported(struct io_uring *ring)
 {
 	struct io_uring_probe *probe = io_uring_get_probe_ring(ring);
 	bool ok = probe != NULL &&
-	    io_uring_opcode_supported(probe, IORING_OP_READV) &&
-	    io_uring_opcode_supported(probe, IORING_OP_WRITEV) &&
-	    io_uring_opcode_supported(probe, IORING_OP_FSYNC) &&
-	    io_uring_opcode_supported(probe, IORING_OP_FALLOCATE);
+		  io_uring_opcode_supported(probe, IORING_OP_READV) &&
+		  io_uring_opcode_supported(probe, IORING_OP_WRITEV) &&
+		  io_uring_opcode_supported(probe, IORING_OP_FSYNC) &&
+		  io_uring_opcode_supported(probe, IORING_OP_FALLOCATE);
 
 	io_uring_free_probe(probe);
 	return ok;

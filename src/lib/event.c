@@ -164,7 +164,7 @@ static struct event *event_new(
 	return ev;
 }
 
-/* --- timers: a binary heap, the earliest in heap[0] --- */
+/* Timers: a binary heap, the earliest in heap[0]. */
 
 static void heap_put(struct event_loop *loop, size_t i, struct event *ev)
 {
@@ -270,8 +270,10 @@ void event_set_timer(struct event *ev, uint64_t when_ns)
 	clock_arm(loop);
 }
 
-/* Bounded: a timer that its own callback sets to a passed time must not hold the
- * loop. */
+/*
+ * Bounded: a timer that its own callback sets to a passed time must not hold the
+ * loop.
+ */
 static void clock_dispatch(struct event_loop *loop)
 {
 	uint64_t now = event_now_ns(), ticks;
@@ -290,8 +292,6 @@ static void clock_dispatch(struct event_loop *loop)
 	}
 	clock_arm(loop);
 }
-
-/* --- descriptors and signals --- */
 
 struct event *event_add_fd(
     struct event_loop *loop, int fd, uint32_t events, event_fd_fn *fn, void *arg)
@@ -319,7 +319,8 @@ struct event *event_add_fd(
 	return ev;
 }
 
-/* epoll reports errors and hang-ups whatever the set: no interest means not added.
+/*
+ * epoll reports errors and hang-ups whatever the set: no interest means not added.
  */
 void event_set_fd(struct event *ev, uint32_t events)
 {
@@ -384,8 +385,6 @@ void event_del(struct event *ev)
 	loop->dead = ev;
 }
 
-/* --- posted calls --- */
-
 static void wake(struct event_loop *loop)
 {
 	uint64_t one = 1;
@@ -432,8 +431,6 @@ static void posts_dispatch(struct event_loop *loop)
 		p = next;
 	}
 }
-
-/* --- the loop --- */
 
 static void signal_dispatch(struct event *ev)
 {

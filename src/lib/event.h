@@ -29,8 +29,8 @@ int event_loop_poll(struct event_loop *loop, int timeout_ms);
 void event_loop_stop(struct event_loop *loop);
 
 /* The caller keeps fd and closes it after event_del(). NULL: no memory/-EPERM. */
-struct event *event_add_fd(struct event_loop *loop, int fd, uint32_t events,
-    event_fd_fn *fn, void *arg);
+struct event *event_add_fd(
+    struct event_loop *loop, int fd, uint32_t events, event_fd_fn *fn, void *arg);
 /* New interest set, 0 = none for now. */
 void event_set_fd(struct event *ev, uint32_t events);
 
@@ -40,8 +40,8 @@ struct event *event_add_timer(struct event_loop *loop, event_fn *fn, void *arg);
 void event_set_timer(struct event *ev, uint64_t when_ns);
 
 /* Blocks the signal for the calling thread and delivers it through the loop. */
-struct event *event_add_signal(struct event_loop *loop, int signo, event_fn *fn,
-    void *arg);
+struct event *event_add_signal(
+    struct event_loop *loop, int signo, event_fn *fn, void *arg);
 
 /* Safe inside the event's own callback and for NULL. */
 void event_del(struct event *ev);

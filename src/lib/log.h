@@ -15,8 +15,8 @@ void log_set_level(enum log_level level);
 /* The terminal is (not) in raw mode: end lines in CR LF. */
 void log_set_raw(bool raw);
 
-__attribute__((format(printf, 2, 3))) void log_at(enum log_level level, const char *fmt,
-    ...);
+__attribute__((format(printf, 2, 3))) void log_at(
+    enum log_level level, const char *fmt, ...);
 
 #define log_error(...) log_at(LOG_ERROR, __VA_ARGS__)
 #define log_warn(...)  log_at(LOG_WARN, __VA_ARGS__)

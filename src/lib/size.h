@@ -10,5 +10,7 @@
  */
 int size_parse_memory(const char *s, uint64_t *bytes);
 
-/* strtoull base 0 over the whole string; 0, -EINVAL or -ERANGE (outside min..max). */
+/*
+ * strtoull base 0 over the whole string; 0, -EINVAL or -ERANGE (outside min..max).
+ */
 int number_parse(const char *s, uint64_t min, uint64_t max, uint64_t *out);

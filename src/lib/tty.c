@@ -43,9 +43,11 @@ static void on_fatal_signal(int signo)
 
 void tty_guard(void)
 {
-	static const int fatal[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGABRT, SIGSEGV,
-		SIGBUS, SIGILL, SIGFPE, SIGSYS, SIGTRAP, SIGALRM, SIGVTALRM, SIGXCPU };
-	struct sigaction sa = { .sa_handler = on_fatal_signal, .sa_flags = SA_RESETHAND };
+	static const int fatal[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGABRT,
+		SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGSYS, SIGTRAP, SIGALRM,
+		SIGVTALRM, SIGXCPU };
+	struct sigaction sa = { .sa_handler = on_fatal_signal,
+		.sa_flags = SA_RESETHAND };
 
 	sigfillset(&sa.sa_mask);
 	for (size_t i = 0; i < ARRAY_SIZE(fatal); i++) {
@@ -64,7 +66,9 @@ static int enter_raw(void)
 	int error;
 
 	cfmakeraw(&modes);
-	/* Marked first: a signal in between restores modes that were not changed. */
+	/*
+	 * Marked first: a signal in between restores modes that were not changed.
+	 */
 	atomic_store(&raw.active, true);
 	error = set_modes(raw.fd, &modes);
 	if (error != 0)

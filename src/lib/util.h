@@ -5,19 +5,20 @@
 #include <stdint.h>
 #include <stdbool.h>
 
-#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-#define container_of(p, type, member) ((type *)((char *)(p) - offsetof(type, member)))
-#define MIN(a, b)                                                                    \
-	({                                                                           \
-		__auto_type _a = (a);                                                \
-		__auto_type _b = (b);                                                \
-		_a < _b ? _a : _b;                                                   \
+#define ARRAY_SIZE(a)                 (sizeof(a) / sizeof((a)[0]))
+#define container_of(p, type, member)                                              \
+	((type *)((char *)(p) - offsetof(type, member)))
+#define MIN(a, b)                                                                  \
+	({                                                                         \
+		__auto_type _a = (a);                                              \
+		__auto_type _b = (b);                                              \
+		_a < _b ? _a : _b;                                                 \
 	})
-#define MAX(a, b)                                                                    \
-	({                                                                           \
-		__auto_type _a = (a);                                                \
-		__auto_type _b = (b);                                                \
-		_a > _b ? _a : _b;                                                   \
+#define MAX(a, b)                                                                  \
+	({                                                                         \
+		__auto_type _a = (a);                                              \
+		__auto_type _b = (b);                                              \
+		_a > _b ? _a : _b;                                                 \
 	})
 /* n must be a power of two. */
 #define ROUND_UP(v, n)   (((v) + ((n) - 1)) & ~((__typeof__(v))(n) - 1))

@@ -14,8 +14,8 @@
 #include <stdint.h>
 
 typedef uint64_t bus_read_fn(void *arg, int vcpu, uint64_t off, unsigned size);
-typedef void bus_write_fn(void *arg, int vcpu, uint64_t off, unsigned size,
-    uint64_t value);
+typedef void bus_write_fn(
+    void *arg, int vcpu, uint64_t off, unsigned size, uint64_t value);
 
 #define BUS_UNLOCKED 1u
 
@@ -37,6 +37,8 @@ void bus_remove(struct bus *bus, uint64_t base);
  * From any vCPU thread, without the machine lock. An access that straddles a
  * range's end is split into bytes. False: unclaimed (value all ones).
  */
-bool bus_read(struct bus *bus, int vcpu, uint64_t addr, unsigned size, uint64_t *value);
-bool bus_write(struct bus *bus, int vcpu, uint64_t addr, unsigned size, uint64_t value);
+bool bus_read(
+    struct bus *bus, int vcpu, uint64_t addr, unsigned size, uint64_t *value);
+bool bus_write(
+    struct bus *bus, int vcpu, uint64_t addr, unsigned size, uint64_t value);
 void bus_get_stats(const struct bus *bus, struct bus_stats *stats);

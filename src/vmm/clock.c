@@ -101,7 +101,8 @@ static uint64_t measure(void)
 
 	if (a.window == UINT64_MAX)
 		return 0;
-	/* 1 ppm of the interval covers the window; 0.5 ns a tick is a safe guess.
+	/*
+	 * 1 ppm of the interval covers the window; 0.5 ns a tick is a safe guess.
 	 */
 	uint64_t interval = a.window * 500000;
 
@@ -124,8 +125,10 @@ static uint64_t measure(void)
 
 	if (diff > hz / 200)
 		return 0;
-	/* A clock read that takes microseconds (no vDSO): the nominal value is
-	 * better. */
+	/*
+	 * A clock read that takes microseconds (no vDSO): the nominal value is
+	 * better.
+	 */
 	told = cpuid_tsc_hz();
 	if (told != 0 && clock_muldiv(b.window, 1000000000, hz) > 1000)
 		return told;

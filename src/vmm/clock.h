@@ -3,7 +3,9 @@
 
 #include <stdint.h>
 
-/* Input clock of every LAPIC's timer (before its divider): one tick a nanosecond. */
+/*
+ * Input clock of every LAPIC's timer (before its divider): one tick a nanosecond.
+ */
 #define CLOCK_LAPIC_HZ UINT64_C(1000000000)
 
 uint64_t clock_ns(void); /* CLOCK_MONOTONIC */

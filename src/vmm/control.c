@@ -1,4 +1,5 @@
-/* What both ends of the control socket share: its address and names of registers.
+/*
+ * What both ends of the control socket share: its address and names of registers.
  */
 #include "vmm/control.h"
 

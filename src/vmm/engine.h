@@ -21,14 +21,14 @@ struct vcpu_state;
  * Reasons for a vCPU to look up, kept in vcpu_link.events. The engine polls the
  * word where it may be interrupted; 0 = nothing to do.
  */
-#define EV_INTR   BIT(0) /* LAPIC or PIC may have an interrupt: ask intr_ack() */
-#define EV_NMI    BIT(1) /* deliver one NMI when not blocked (engine clears) */
-#define EV_INIT   BIT(2) /* machine's: makes run() return ENGINE_KICKED */
-#define EV_SIPI   BIT(3) /* machine's */
-#define EV_TIMER  BIT(4) /* machine's: the LAPIC timer's deadline passed */
-#define EV_STOP   BIT(5) /* machine's: leave the run loop */
-#define EV_PAUSE  BIT(6) /* machine's: hold at an instruction boundary */
-#define EV_ENGINE BIT(7) /* engine-private */
+#define EV_INTR    BIT(0) /* LAPIC or PIC may have an interrupt: ask intr_ack() */
+#define EV_NMI     BIT(1) /* deliver one NMI when not blocked (engine clears) */
+#define EV_INIT    BIT(2) /* machine's: makes run() return ENGINE_KICKED */
+#define EV_SIPI    BIT(3) /* machine's */
+#define EV_TIMER   BIT(4) /* machine's: the LAPIC timer's deadline passed */
+#define EV_STOP    BIT(5) /* machine's: leave the run loop */
+#define EV_PAUSE   BIT(6) /* machine's: hold at an instruction boundary */
+#define EV_ENGINE  BIT(7) /* engine-private */
 #define EV_MACHINE (EV_INIT | EV_SIPI | EV_TIMER | EV_STOP | EV_PAUSE)
 
 /*
@@ -38,27 +38,33 @@ struct vcpu_state;
 struct vcpu_link {
 	_Atomic uint32_t events;
 	_Atomic uint32_t sleeping; /* the thread waits on events in a futex */
-	/* Guest TSC - host TSC, kept up to date by the engine (TSC-deadline timer). */
+	/*
+	 * Guest TSC - host TSC, kept up to date by the engine (TSC-deadline timer).
+	 */
 	_Atomic uint64_t tsc_offset;
 };
 
 enum engine_exit {
-	ENGINE_KICKED,	 /* an EV_MACHINE bit is set (the machine clears it) */
-	ENGINE_HALT,	 /* HLT executed; RIP is past it. Wait for events, then run again */
+	ENGINE_KICKED,   /* an EV_MACHINE bit is set (the machine clears it) */
+	ENGINE_HALT,     /* HLT executed; RIP is past it. Wait for events, then run
+			    again */
 	ENGINE_SHUTDOWN, /* triple fault */
-	ENGINE_ERROR,	 /* cannot go on; logged */
+	ENGINE_ERROR,    /* cannot go on; logged */
 };
 
 /* What an engine may ask of the machine. cpu is the vCPU's number. */
 struct engine_host {
 	void *arg;
 	uint64_t (*io_read)(void *arg, int cpu, uint16_t port, unsigned size);
-	void (*io_write)(void *arg, int cpu, uint16_t port, unsigned size, uint64_t v);
+	void (*io_write)(
+	    void *arg, int cpu, uint16_t port, unsigned size, uint64_t v);
 	uint64_t (*mmio_read)(void *arg, int cpu, uint64_t gpa, unsigned size);
-	void (*mmio_write)(void *arg, int cpu, uint64_t gpa, unsigned size, uint64_t v);
+	void (*mmio_write)(
+	    void *arg, int cpu, uint64_t gpa, unsigned size, uint64_t v);
 	/*
-	 * MSRs that belong to the machine: APIC base, x2APIC 0x800-0x8ff, TSC deadline.
-	 * 0, or -EINVAL: #GP; -ENOENT: not the machine's (the engine's own rules apply).
+	 * MSRs that belong to the machine: APIC base, x2APIC 0x800-0x8ff, TSC
+	 * deadline. 0, or -EINVAL: #GP; -ENOENT: not the machine's (the engine's
+	 * own rules apply).
 	 */
 	int (*msr_read)(void *arg, int cpu, uint32_t msr, uint64_t *v);
 	int (*msr_write)(void *arg, int cpu, uint32_t msr, uint64_t v);
@@ -76,10 +82,10 @@ struct engine_config {
 	unsigned ncpu;
 	unsigned sockets, cores, threads; /* product = ncpu */
 	uint64_t tsc_hz;
-	bool x2apic;		/* the guest may switch to x2APIC */
-	bool strict_msr;	/* unknown MSR: #GP, else reads 0 and ignores writes */
-	bool hlt_exit;		/* informational: engines always sleep in HLT */
-	const struct config *cfg; /* engine's own keys: cpu.tier, cpu.lockstep ... */
+	bool x2apic;     /* the guest may switch to x2APIC */
+	bool strict_msr; /* unknown MSR: #GP, else reads 0 and ignores writes */
+	bool hlt_exit;   /* informational: engines always sleep in HLT */
+	const struct config *cfg; /* the engine's own keys: cpu.tier ... */
 };
 
 struct engine;
@@ -102,7 +108,10 @@ struct engine_ops {
 	/* Guest-linear to guest-physical for debuggers; 0 or -EFAULT. */
 	int (*translate)(struct engine_vcpu *cpu, uint64_t gla, uint64_t *gpa);
 	void (*stats)(struct engine_vcpu *cpu, engine_stat_fn *fn, void *arg);
-	/* The engine's vCPU thread starts / ends: per-thread set-up (signal stack, GS). */
+	/*
+	 * The engine's vCPU thread starts / ends: per-thread set-up (signal stack,
+	 * GS).
+	 */
 	int (*thread_start)(struct engine_vcpu *cpu);
 	void (*thread_stop)(struct engine_vcpu *cpu);
 };

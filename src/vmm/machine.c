@@ -191,8 +191,10 @@ static int create_parts(struct machine *m, const struct engine_ops *ops)
 		err = create_chipset(m);
 	if (err != 0)
 		return err;
-	/* Without a boot ROM nothing runs before the kernel: leave what firmware
-	 * leaves. */
+	/*
+	 * Without a boot ROM nothing runs before the kernel: leave what firmware
+	 * leaves.
+	 */
 	m->sync->reset_on_init = config_get(m->cfg, "bootrom") == NULL;
 	if (m->sync->reset_on_init)
 		lapic_virtual_wire(m->vcpu[0].lapic);
@@ -291,8 +293,10 @@ enum suspend_reason machine_run(struct machine *m)
 	for (unsigned i = 0; i < m->ncpu; i++)
 		vcpu_join(&m->vcpu[i]);
 	vcpu_timer_stop(m);
-	/* A loop that was stopped by hand, without a reason, was stopped from
-	 * outside. */
+	/*
+	 * A loop that was stopped by hand, without a reason, was stopped from
+	 * outside.
+	 */
 	machine_suspend(m, SUSPEND_DESTROY);
 	return (enum suspend_reason)atomic_load(&m->suspend);
 }
@@ -358,7 +362,8 @@ void machine_isa_irq(struct machine *m, unsigned irq, bool level)
 
 void machine_msi(struct machine *m, uint64_t addr, uint32_t data)
 {
-	/* Address bits 5-11 extend the destination, as CPUID 0x40000001 announces.
+	/*
+	 * Address bits 5-11 extend the destination, as CPUID 0x40000001 announces.
 	 */
 	uint32_t dest = (addr >> 12 & 0xff) | (addr >> 5 & 0x7f) << 8;
 	bool logical = addr & MSI_LOGICAL;

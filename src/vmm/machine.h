@@ -7,8 +7,8 @@
  * BUS_UNLOCKED). Inside it the 8259 pair, the IOAPIC and each LAPIC have locks
  * of their own, taken in that order, because vCPU threads reach them without
  * the machine's lock (acknowledge, EOI, IPIs); none of them is held while
- * another of the same kind is taken. machine_sync's lock is a leaf. Never call into the
- * engine's run() or wait for a vCPU with any of them held.
+ * another of the same kind is taken. machine_sync's lock is a leaf. Never call into
+ * the engine's run() or wait for a vCPU with any of them held.
  */
 #pragma once
 
@@ -21,7 +21,7 @@
 #include "vmm/state.h"
 
 #define MACHINE_MAX_CPUS 64
-#define MACHINE_GSIS	 32 /* IOAPIC pins; 0-15 also reach the 8259 pair */
+#define MACHINE_GSIS     32 /* IOAPIC pins; 0-15 also reach the 8259 pair */
 
 enum suspend_reason { /* values are bhyve's */
 	SUSPEND_NONE,
@@ -46,8 +46,8 @@ struct pm;
 struct rtc;
 
 struct vcpu_stats {
-	_Atomic uint64_t halts, intr, nmi, io_reads, io_writes, mmio_reads, mmio_writes,
-	    msr_reads, msr_writes, ipis, idle_ns;
+	_Atomic uint64_t halts, intr, nmi, io_reads, io_writes, mmio_reads,
+	    mmio_writes, msr_reads, msr_writes, ipis, idle_ns;
 };
 
 struct vcpu {
@@ -60,11 +60,14 @@ struct vcpu {
 	pthread_t thread;
 	_Atomic uint32_t run_state; /* enum vcpu_activity */
 	_Atomic uint8_t sipi_vector;
-	/* Private to vcpu.c: the timer that interrupts guest code, and when it is due. */
+	/*
+	 * Private to vcpu.c: the timer that interrupts guest code, and when it is
+	 * due.
+	 */
 	int timer_fd;
 	uint64_t timer_armed;
-	bool running;	/* inside the engine's run() */
-	bool created;	/* thread is valid */
+	bool running; /* inside the engine's run() */
+	bool created; /* thread is valid */
 };
 
 struct machine {
@@ -97,7 +100,8 @@ struct machine {
  * Builds memory, buses, engine, vCPUs (reset state) and chipset from the keys of
  * bhyve_config(5). Errors are logged. 0 or -errno. cfg outlives the machine.
  */
-int machine_create(struct machine **m, struct config *cfg, const struct engine_ops *ops);
+int machine_create(
+    struct machine **m, struct config *cfg, const struct engine_ops *ops);
 /* After run() has returned. */
 void machine_destroy(struct machine *m);
 /*
@@ -124,10 +128,15 @@ void vcpu_timer_changed(struct vcpu *v);
 void machine_pause(struct machine *m);
 void machine_resume(struct machine *m);
 
-/* Interrupt lines; machine lock held. gsi < MACHINE_GSIS; level true = asserted
- * (active), whatever the electrical polarity. Shared lines: the caller ORs. */
+/*
+ * Interrupt lines; machine lock held. gsi < MACHINE_GSIS; level true = asserted
+ * (active), whatever the electrical polarity. Shared lines: the caller ORs.
+ */
 void machine_irq(struct machine *m, unsigned gsi, bool level);
-/* ISA interrupt numbers: 0 goes to IOAPIC pin 2, others to the same pin; and to the 8259. */
+/*
+ * ISA interrupt numbers: 0 goes to IOAPIC pin 2, others to the same pin; and to the
+ * 8259.
+ */
 void machine_isa_irq(struct machine *m, unsigned irq, bool level);
 /* A message-signalled interrupt as the device wrote it. Any thread. */
 void machine_msi(struct machine *m, uint64_t addr, uint32_t data);

@@ -22,8 +22,10 @@ struct machine_sync {
 	bool reset_on_init; /* INIT of the boot CPU: nothing is at its reset vector
 			     */
 
-	/* The thread that turns LAPIC deadlines into EV_TIMER for vCPUs in guest
-	 * code. */
+	/*
+	 * The thread that turns LAPIC deadlines into EV_TIMER for vCPUs in guest
+	 * code.
+	 */
 	pthread_t timer_thread;
 	int timer_epoll, timer_stop;
 	bool timer_started;

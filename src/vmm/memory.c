@@ -14,7 +14,8 @@
 
 #include "lib/util.h"
 
-/* Huge pages need host and guest addresses to agree modulo 2 MiB; 1 GiB for luck.
+/*
+ * Huge pages need host and guest addresses to agree modulo 2 MiB; 1 GiB for luck.
  */
 #define BASE_ALIGN GiB
 
@@ -138,8 +139,10 @@ void memory_written(struct memory *mem, uint64_t gpa, uint64_t len)
 {
 	if (len == 0 || mem->code_written == NULL || !memory_is_ram(mem, gpa, len))
 		return;
-	/* The write must be visible before code[] is read: a vCPU marks, then
-	 * decodes. */
+	/*
+	 * The write must be visible before code[] is read: a vCPU marks, then
+	 * decodes.
+	 */
 	atomic_thread_fence(memory_order_seq_cst);
 	for (uint64_t page = gpa / MEMORY_PAGE;
 	     page <= (gpa + len - 1) / MEMORY_PAGE; page++) {

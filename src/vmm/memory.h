@@ -23,10 +23,13 @@
 
 struct memory {
 	uint8_t *base;
-	uint64_t low;		/* bytes of RAM from 0 */
-	uint64_t high;		/* bytes of RAM from 4 GiB */
-	uint64_t span;		/* reserved bytes from base */
-	/* One byte a guest page (index gpa / 4096): non-zero = may hold translated code. */
+	uint64_t low;  /* bytes of RAM from 0 */
+	uint64_t high; /* bytes of RAM from 4 GiB */
+	uint64_t span; /* reserved bytes from base */
+	/*
+	 * One byte a guest page (index gpa / 4096): non-zero = may hold translated
+	 * code.
+	 */
 	_Atomic uint8_t *code;
 	void (*code_written)(void *arg, uint64_t gpa, uint64_t len);
 	void *code_arg;
@@ -36,12 +39,13 @@ struct memory {
 int memory_create(struct memory *mem, uint64_t size, bool wired, bool in_core);
 void memory_destroy(struct memory *mem);
 
-static inline bool memory_is_ram(const struct memory *mem, uint64_t gpa, uint64_t len)
+static inline bool memory_is_ram(
+    const struct memory *mem, uint64_t gpa, uint64_t len)
 {
 	if (gpa < mem->low)
 		return len <= mem->low - gpa;
 	return gpa >= MEMORY_HIGH_BASE && gpa - MEMORY_HIGH_BASE < mem->high &&
-	    len <= mem->high - (gpa - MEMORY_HIGH_BASE);
+	       len <= mem->high - (gpa - MEMORY_HIGH_BASE);
 }
 
 /* Host pointer to [gpa, gpa+len) when all of it is one part of RAM, else NULL. */

@@ -60,7 +60,8 @@ void vcpu_state_reset(struct vcpu_state *s, unsigned id)
 	s->apic_base =
 	    APIC_BASE_RESET | APIC_BASE_EN | (id == 0 ? APIC_BASE_BSP : 0);
 	s->misc_enable = 1; /* fast strings */
-	/* As after FNINIT; a zero abridged tag word means all registers are empty.
+	/*
+	 * As after FNINIT; a zero abridged tag word means all registers are empty.
 	 */
 	s->fpu[0] = 0x7f;
 	s->fpu[1] = 0x03;

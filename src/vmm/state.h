@@ -51,14 +51,17 @@ struct vcpu_state {
 	uint64_t pat, apic_base, tsc_aux, tsc_offset, tsc_adjust, misc_enable;
 	uint64_t mtrr_def, mtrr_fixed[11], mtrr_base[8], mtrr_mask[8];
 	uint64_t spec_ctrl, xss;
-	uint32_t activity;	/* enum vcpu_activity */
-	uint32_t shadow;	/* 1: interrupts are held off for one instruction */
+	uint32_t activity; /* enum vcpu_activity */
+	uint32_t shadow;   /* 1: interrupts are held off for one instruction */
 	uint32_t nmi_blocked;
 	uint32_t pad;
 	uint8_t fpu[XSAVE_SIZE] __attribute__((aligned(64)));
 };
 
-/* Power-on state (SDM vol. 3, 10.1.1): real mode at F000:FFF0. id 0 runs, others wait for SIPI. */
+/*
+ * Power-on state (SDM vol. 3, 10.1.1): real mode at F000:FFF0. id 0 runs, others
+ * wait for SIPI.
+ */
 void vcpu_state_reset(struct vcpu_state *s, unsigned id);
 /* After INIT: as reset, but FPU, MTRRs, TSC survive; waits for SIPI. */
 void vcpu_state_init(struct vcpu_state *s);

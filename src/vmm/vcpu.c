@@ -108,8 +108,10 @@ static void idle(struct vcpu *v)
 
 		atomic_store(&link->sleeping, 1);
 		if (intr) {
-			/* Set may mean too low a priority: ask, then wait for the
-			 * next. */
+			/*
+			 * Set may mean too low a priority: ask, then wait for the
+			 * next.
+			 */
 			clear_events(v, EV_INTR);
 			if (lapic_pending(v->lapic)) {
 				atomic_fetch_or(&link->events, EV_INTR);

@@ -721,8 +721,10 @@ static int drop_memory(struct vmfile *vf)
 	if (fallocate(vf->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 		VMFILE_MEM_OFFSET, size - (off_t)VMFILE_MEM_OFFSET) == 0)
 		return 0;
-	/* A file system without holes ($VMM_DIR): cut the memory off and grow
-	 * again. */
+	/*
+	 * A file system without holes ($VMM_DIR): cut the memory off and grow
+	 * again.
+	 */
 	if (ftruncate(vf->fd, VMFILE_MEM_OFFSET) != 0 ||
 	    ftruncate(vf->fd, size) != 0)
 		return -errno;

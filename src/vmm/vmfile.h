@@ -42,7 +42,8 @@ struct vmfile_info {
 	char loader[32];           /* "grub-bhyve", "bhyveload", "bhyvectl" */
 };
 
-/* NULL when fine, else a sentence: empty, too long, contains '/', starts with '.'.
+/*
+ * NULL when fine, else a sentence: empty, too long, contains '/', starts with '.'.
  */
 const char *vmfile_name_error(const char *name);
 /* The directory in use (made if missing); NULL: none can be made (logged). */
@@ -56,8 +57,10 @@ int vmfile_control_path(const char *name, char *buf, size_t len);
  */
 int vmfile_create(
     struct vmfile **vf, const char *name, uint64_t memory, const char *loader);
-/* Opens; lock as asked. -ENOENT, -EBUSY, -EINVAL (not a VM object or damaged). Not
- * logged. */
+/*
+ * Opens; lock as asked. -ENOENT, -EBUSY, -EINVAL (not a VM object or damaged). Not
+ * logged.
+ */
 int vmfile_open(struct vmfile **vf, const char *name, bool lock);
 void vmfile_close(struct vmfile *vf);
 /* Removes the object; -EBUSY while a process holds it. */
@@ -65,8 +68,10 @@ int vmfile_destroy(const char *name);
 /* pid holding the lock, 0: nobody, -1: somebody who did not leave a pid. */
 pid_t vmfile_holder(const char *name);
 void vmfile_info(const struct vmfile *vf, struct vmfile_info *info);
-/* Calls fn for every object, sorted by name; unreadable ones with status EMPTY and
- * memory 0. */
+/*
+ * Calls fn for every object, sorted by name; unreadable ones with status EMPTY and
+ * memory 0.
+ */
 int vmfile_list(int (*fn)(const struct vmfile_info *info, void *arg), void *arg);
 
 /* Loader side: 0, -EFAULT outside the guest's RAM, -errno (disk full ...). */
@@ -75,7 +80,8 @@ int vmfile_read(struct vmfile *vf, uint64_t gpa, void *buf, size_t len);
 /* Stores vCPU 0's state and marks the object LOADED. */
 int vmfile_loaded(struct vmfile *vf, const struct vcpu_state *bsp);
 
-/* bhyve's side: copies what was loaded (data extents only) into mem. 0 or -errno.
+/*
+ * bhyve's side: copies what was loaded (data extents only) into mem. 0 or -errno.
  */
 int vmfile_load_memory(struct vmfile *vf, struct memory *mem);
 int vmfile_get_state(struct vmfile *vf, unsigned cpu, struct vcpu_state *s);

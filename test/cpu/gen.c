@@ -21,7 +21,8 @@ struct decoded {
 
 void gen_init(void)
 {
-	ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	ZydisDecoderInit(
+	    &decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
 	ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
 	ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
@@ -30,22 +31,27 @@ void gen_init(void)
 static bool isa_allowed(ZydisISASet isa)
 {
 	switch (isa) {
-	case ZYDIS_ISA_SET_ADOX_ADCX: case ZYDIS_ISA_SET_AES: case ZYDIS_ISA_SET_AVX:
-	case ZYDIS_ISA_SET_AVX2: case ZYDIS_ISA_SET_AVX2GATHER: case ZYDIS_ISA_SET_AVXAES:
-	case ZYDIS_ISA_SET_AVX_GFNI: case ZYDIS_ISA_SET_BMI1: case ZYDIS_ISA_SET_BMI2:
-	case ZYDIS_ISA_SET_CLFLUSHOPT: case ZYDIS_ISA_SET_CLFSH: case ZYDIS_ISA_SET_CMOV:
-	case ZYDIS_ISA_SET_CMPXCHG16B: case ZYDIS_ISA_SET_F16C: case ZYDIS_ISA_SET_FAT_NOP:
-	case ZYDIS_ISA_SET_FCMOV: case ZYDIS_ISA_SET_FMA: case ZYDIS_ISA_SET_GFNI:
-	case ZYDIS_ISA_SET_I186: case ZYDIS_ISA_SET_I286PROTECTED:
-	case ZYDIS_ISA_SET_I286REAL: case ZYDIS_ISA_SET_I386: case ZYDIS_ISA_SET_I486:
-	case ZYDIS_ISA_SET_I486REAL: case ZYDIS_ISA_SET_I86: case ZYDIS_ISA_SET_LAHF:
-	case ZYDIS_ISA_SET_LONGMODE: case ZYDIS_ISA_SET_LZCNT: case ZYDIS_ISA_SET_MOVBE:
+	case ZYDIS_ISA_SET_ADOX_ADCX: case ZYDIS_ISA_SET_AES:
+	case ZYDIS_ISA_SET_AVX: case ZYDIS_ISA_SET_AVX2:
+	case ZYDIS_ISA_SET_AVX2GATHER: case ZYDIS_ISA_SET_AVXAES:
+	case ZYDIS_ISA_SET_AVX_GFNI: case ZYDIS_ISA_SET_BMI1:
+	case ZYDIS_ISA_SET_BMI2: case ZYDIS_ISA_SET_CLFLUSHOPT:
+	case ZYDIS_ISA_SET_CLFSH: case ZYDIS_ISA_SET_CMOV:
+	case ZYDIS_ISA_SET_CMPXCHG16B: case ZYDIS_ISA_SET_F16C:
+	case ZYDIS_ISA_SET_FAT_NOP: case ZYDIS_ISA_SET_FCMOV:
+	case ZYDIS_ISA_SET_FMA: case ZYDIS_ISA_SET_GFNI: case ZYDIS_ISA_SET_I186:
+	case ZYDIS_ISA_SET_I286PROTECTED: case ZYDIS_ISA_SET_I286REAL:
+	case ZYDIS_ISA_SET_I386: case ZYDIS_ISA_SET_I486:
+	case ZYDIS_ISA_SET_I486REAL: case ZYDIS_ISA_SET_I86:
+	case ZYDIS_ISA_SET_LAHF: case ZYDIS_ISA_SET_LONGMODE:
+	case ZYDIS_ISA_SET_LZCNT: case ZYDIS_ISA_SET_MOVBE:
 	case ZYDIS_ISA_SET_PAUSE: case ZYDIS_ISA_SET_PCLMULQDQ:
 	case ZYDIS_ISA_SET_PENTIUMMMX: case ZYDIS_ISA_SET_PENTIUMREAL:
 	case ZYDIS_ISA_SET_POPCNT: case ZYDIS_ISA_SET_PPRO:
-	case ZYDIS_ISA_SET_PREFETCH_NOP: case ZYDIS_ISA_SET_SHA: case ZYDIS_ISA_SET_SMAP:
-	case ZYDIS_ISA_SET_SSE: case ZYDIS_ISA_SET_SSE2: case ZYDIS_ISA_SET_SSE2MMX:
-	case ZYDIS_ISA_SET_SSE3: case ZYDIS_ISA_SET_SSE3X87: case ZYDIS_ISA_SET_SSE4:
+	case ZYDIS_ISA_SET_PREFETCH_NOP: case ZYDIS_ISA_SET_SHA:
+	case ZYDIS_ISA_SET_SMAP: case ZYDIS_ISA_SET_SSE: case ZYDIS_ISA_SET_SSE2:
+	case ZYDIS_ISA_SET_SSE2MMX: case ZYDIS_ISA_SET_SSE3:
+	case ZYDIS_ISA_SET_SSE3X87: case ZYDIS_ISA_SET_SSE4:
 	case ZYDIS_ISA_SET_SSE42: case ZYDIS_ISA_SET_SSEMXCSR:
 	case ZYDIS_ISA_SET_SSE_PREFETCH: case ZYDIS_ISA_SET_SSSE3:
 	case ZYDIS_ISA_SET_SSSE3MMX: case ZYDIS_ISA_SET_VAES:
@@ -63,17 +69,21 @@ static bool mnemonic_allowed(ZydisMnemonic m)
 	case ZYDIS_MNEMONIC_INT: case ZYDIS_MNEMONIC_INT1: case ZYDIS_MNEMONIC_INT3:
 	case ZYDIS_MNEMONIC_SYSCALL: case ZYDIS_MNEMONIC_SYSENTER:
 	case ZYDIS_MNEMONIC_SYSRET: case ZYDIS_MNEMONIC_SYSEXIT:
-	case ZYDIS_MNEMONIC_IRET: case ZYDIS_MNEMONIC_IRETD: case ZYDIS_MNEMONIC_IRETQ:
-	case ZYDIS_MNEMONIC_LSS: case ZYDIS_MNEMONIC_LFS: case ZYDIS_MNEMONIC_LGS:
+	case ZYDIS_MNEMONIC_IRET: case ZYDIS_MNEMONIC_IRETD:
+	case ZYDIS_MNEMONIC_IRETQ: case ZYDIS_MNEMONIC_LSS: case ZYDIS_MNEMONIC_LFS:
+	case ZYDIS_MNEMONIC_LGS:
 	/* show what differs by design */
-	case ZYDIS_MNEMONIC_CPUID: case ZYDIS_MNEMONIC_RDTSC: case ZYDIS_MNEMONIC_RDPMC:
-	case ZYDIS_MNEMONIC_LAR: case ZYDIS_MNEMONIC_LSL: case ZYDIS_MNEMONIC_VERR:
-	case ZYDIS_MNEMONIC_VERW: case ZYDIS_MNEMONIC_SGDT: case ZYDIS_MNEMONIC_SIDT:
+	case ZYDIS_MNEMONIC_CPUID: case ZYDIS_MNEMONIC_RDTSC:
+	case ZYDIS_MNEMONIC_RDPMC: case ZYDIS_MNEMONIC_LAR: case ZYDIS_MNEMONIC_LSL:
+	case ZYDIS_MNEMONIC_VERR: case ZYDIS_MNEMONIC_VERW:
+	case ZYDIS_MNEMONIC_SGDT: case ZYDIS_MNEMONIC_SIDT:
 	case ZYDIS_MNEMONIC_SLDT: case ZYDIS_MNEMONIC_STR: case ZYDIS_MNEMONIC_SMSW:
 	case ZYDIS_MNEMONIC_FNSTENV: case ZYDIS_MNEMONIC_FNSAVE:
 	/* the host traps what a guest is not promised, or the other way round */
-	case ZYDIS_MNEMONIC_CLAC: case ZYDIS_MNEMONIC_STAC:
-	case ZYDIS_MNEMONIC_UD0: case ZYDIS_MNEMONIC_UD1:
+	case ZYDIS_MNEMONIC_CLAC:
+	case ZYDIS_MNEMONIC_STAC:
+	case ZYDIS_MNEMONIC_UD0:
+	case ZYDIS_MNEMONIC_UD1:
 		return false;
 	default:
 		return true;
@@ -99,14 +109,14 @@ static bool writes_segment(const struct decoded *d)
 static bool is_branch(const struct decoded *d)
 {
 	return d->insn.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE ||
-	    d->insn.meta.category == ZYDIS_CATEGORY_RET;
+	       d->insn.meta.category == ZYDIS_CATEGORY_RET;
 }
 
 /* Which of the bytes that are masked off fault is the implementation's choice. */
 static bool is_masked_store(ZydisMnemonic m)
 {
 	return m == ZYDIS_MNEMONIC_MASKMOVQ || m == ZYDIS_MNEMONIC_MASKMOVDQU ||
-	    m == ZYDIS_MNEMONIC_VMASKMOVDQU;
+	       m == ZYDIS_MNEMONIC_VMASKMOVDQU;
 }
 
 static bool acceptable(const struct decoded *d, bool branches)
@@ -123,7 +133,10 @@ static bool acceptable(const struct decoded *d, bool branches)
 	if (zi->opcode_map == ZYDIS_OPCODE_MAP_0F && zi->opcode == 0x0d &&
 	    zi->raw.modrm.mod == 3)
 		return false;
-	/* With 66h AMD truncates RIP, Intel ignores the prefix; the engine does as Intel. */
+	/*
+	 * With 66h AMD truncates RIP, Intel ignores the prefix; the engine does as
+	 * Intel.
+	 */
 	if (is_branch(d) && zi->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE)
 		return false;
 	/* AMD's LOOPE with F2h is LOOPNE; elsewhere the prefix is reserved. */
@@ -134,10 +147,13 @@ static bool acceptable(const struct decoded *d, bool branches)
 	if (d->insn.mnemonic == ZYDIS_MNEMONIC_MOVSXD && d->op[0].size == 16)
 		return false;
 	/* These may leave part of their work behind when they fault. */
-	if ((zi->mnemonic == ZYDIS_MNEMONIC_ENTER || is_masked_store(zi->mnemonic)) && !branches)
+	if ((zi->mnemonic == ZYDIS_MNEMONIC_ENTER ||
+		is_masked_store(zi->mnemonic)) &&
+	    !branches)
 		return false;
 	/* With REX.B it is XCHG R8, RAX on the host; Zydis calls it PAUSE. */
-	if (d->insn.mnemonic == ZYDIS_MNEMONIC_PAUSE && zi->attributes & ZYDIS_ATTRIB_HAS_REX)
+	if (d->insn.mnemonic == ZYDIS_MNEMONIC_PAUSE &&
+	    zi->attributes & ZYDIS_ATTRIB_HAS_REX)
 		return false;
 	if (is_branch(d))
 		return branches && zi->meta.branch_type != ZYDIS_BRANCH_TYPE_FAR;
@@ -157,8 +173,8 @@ static void put_modrm(struct rng *r, uint8_t *p)
 static unsigned raw_insn(struct rng *r, uint8_t *b)
 {
 	static const uint8_t mandatory[] = { 0, 0x66, 0xf3, 0xf2 };
-	static const uint8_t strings[] = { 0xa4, 0xa5, 0xa6, 0xa7, 0xaa, 0xab, 0xac, 0xad,
-		0xae, 0xaf };
+	static const uint8_t strings[] = { 0xa4, 0xa5, 0xa6, 0xa7, 0xaa, 0xab, 0xac,
+		0xad, 0xae, 0xaf };
 	unsigned n = 0, kind = rng_below(r, 100), pick;
 	uint64_t fill[2] = { rng_next(r), rng_next(r) };
 
@@ -167,7 +183,7 @@ static unsigned raw_insn(struct rng *r, uint8_t *b)
 		b[n++] = 0x67;
 	if (rng_below(r, 100) < 3)
 		b[n++] = 0x65;
-	if (kind < 25) {	/* VEX */
+	if (kind < 25) { /* VEX */
 		uint8_t map = (uint8_t)(1 + rng_below(r, 3));
 		uint8_t v = (uint8_t)rng_next(r);
 
@@ -180,7 +196,7 @@ static unsigned raw_insn(struct rng *r, uint8_t *b)
 		return 15;
 	}
 	pick = rng_below(r, 100);
-	if (kind < 50 || kind >= 92) {	/* one-byte opcodes, strings, x87 */
+	if (kind < 50 || kind >= 92) { /* one-byte opcodes, strings, x87 */
 		if (pick < 20)
 			b[n++] = 0x66;
 		else if (pick < 27)
@@ -224,8 +240,9 @@ static bool draw(struct rng *r, bool branches, uint8_t *b, struct decoded *d)
 {
 	unsigned n = raw_insn(r, b);
 
-	return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, b, n, &d->insn, d->op)) &&
-	    acceptable(d, branches);
+	return ZYAN_SUCCESS(
+		   ZydisDecoderDecodeFull(&decoder, b, n, &d->insn, d->op)) &&
+	       acceptable(d, branches);
 }
 
 static uint64_t gen_value(struct rng *r)
@@ -254,22 +271,24 @@ static uint64_t gen_value(struct rng *r)
 
 static uint64_t gen_double(struct rng *r)
 {
-	static const uint64_t special[] = { 0, 0x8000000000000000, 0x3ff0000000000000,
-		0xbff0000000000000, 0x7ff0000000000000, 0xfff0000000000000,
-		0x7ff8000000000000, 0x7ff0000000000001, 0xfff8000000000000, 1,
-		0x000fffffffffffff, 0x0010000000000000, 0x7fefffffffffffff,
-		0x4330000000000000, 0x43e0000000000000, 0xc3e0000000000000,
-		0x41dfffffffc00000, 0x3fe0000000000000 };
+	static const uint64_t special[] = { 0, 0x8000000000000000,
+		0x3ff0000000000000, 0xbff0000000000000, 0x7ff0000000000000,
+		0xfff0000000000000, 0x7ff8000000000000, 0x7ff0000000000001,
+		0xfff8000000000000, 1, 0x000fffffffffffff, 0x0010000000000000,
+		0x7fefffffffffffff, 0x4330000000000000, 0x43e0000000000000,
+		0xc3e0000000000000, 0x41dfffffffc00000, 0x3fe0000000000000 };
 	static const uint32_t special32[] = { 0, 0x80000000, 0x3f800000, 0xbf800000,
-		0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001, 1, 0x007fffff, 0x00800000,
-		0x7f7fffff, 0x4f000000, 0xcf000000, 0x3f000000, 0x33800000 };
+		0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001, 1, 0x007fffff,
+		0x00800000, 0x7f7fffff, 0x4f000000, 0xcf000000, 0x3f000000,
+		0x33800000 };
 
 	switch (rng_below(r, 6)) {
 	case 0:
 		return special[rng_below(r, ARRAY_SIZE(special))];
 	case 1:
 		return special32[rng_below(r, ARRAY_SIZE(special32))] |
-		    (uint64_t)special32[rng_below(r, ARRAY_SIZE(special32))] << 32;
+		       (uint64_t)special32[rng_below(r, ARRAY_SIZE(special32))]
+			   << 32;
 	case 2: /* near one */
 		return 0x3f00000000000000 + (rng_next(r) & 0x80ffffffffffffff);
 	case 3:
@@ -320,7 +339,8 @@ static void gen_fpu(struct rng *r, struct fpu_image *f)
 	f->mxcsr = FPU_MXCSR_INIT;
 	if (rng_below(r, 100) < 40)
 		f->fcw = (uint16_t)((rng_next(r) & 0x1f3f) | 0x40);
-	f->fsw = (uint16_t)(rng_below(r, 8) << FSW_TOP_SHIFT | (rng_next(r) & 0x4700));
+	f->fsw =
+	    (uint16_t)(rng_below(r, 8) << FSW_TOP_SHIFT | (rng_next(r) & 0x4700));
 	if (rng_below(r, 100) < 15)
 		f->fsw |= rng_next(r) & 0x7f;
 	if (rng_below(r, 100) < 70) /* nothing pending */
@@ -335,7 +355,8 @@ static void gen_fpu(struct rng *r, struct fpu_image *f)
 	for (unsigned i = 0; i < 8; i++)
 		gen_st(r, f->st[i]);
 	for (unsigned i = 0; i < 16; i++) {
-		uint64_t v[4] = { gen_double(r), gen_double(r), gen_double(r), gen_double(r) };
+		uint64_t v[4] = { gen_double(r), gen_double(r), gen_double(r),
+			gen_double(r) };
 
 		memcpy(f->xmm[i], v, 16);
 		memcpy(f->ymmh[i], v + 2, 16);
@@ -380,7 +401,8 @@ static uint64_t gen_address(struct rng *r, unsigned size)
 	if (pick < 92)
 		return ORACLE_DATA + DATA_HOLE * PAGE + rng_below(r, PAGE);
 	if (pick < 95) /* from the hole into a page */
-		return ORACLE_DATA + (DATA_HOLE + 1) * PAGE - rng_below(r, size + 1);
+		return ORACLE_DATA + (DATA_HOLE + 1) * PAGE -
+		       rng_below(r, size + 1);
 	if (pick < 97)
 		return ORACLE_DATA + DATA_PAGES * PAGE - rng_below(r, size + 1);
 	if (pick < 98)
@@ -402,7 +424,9 @@ static int gpr_of(ZydisRegister reg)
 	}
 }
 
-/* Makes one memory operand hit the address; pos: of the instruction's first byte. */
+/*
+ * Makes one memory operand hit the address; pos: of the instruction's first byte.
+ */
 static void aim(struct rng *r, struct test *t, const struct decoded *d,
     const ZydisDecodedOperand *o, unsigned pos)
 {
@@ -413,9 +437,10 @@ static void aim(struct rng *r, struct test *t, const struct decoded *d,
 	if (o->mem.segment == ZYDIS_REGISTER_GS)
 		target -= ORACLE_GS;
 	disp = o->mem.disp.has_displacement ? (uint64_t)o->mem.disp.value : 0;
-	if (o->mem.base == ZYDIS_REGISTER_RIP || o->mem.base == ZYDIS_REGISTER_EIP) {
+	if (o->mem.base == ZYDIS_REGISTER_RIP ||
+	    o->mem.base == ZYDIS_REGISTER_EIP) {
 		int32_t rel = (int32_t)(target - (ORACLE_CODE + CODE_OFFSET + pos +
-		    d->insn.length));
+						     d->insn.length));
 
 		if (d->insn.raw.disp.size == 32)
 			memcpy(t->code + pos + d->insn.raw.disp.offset, &rel, 4);
@@ -428,10 +453,13 @@ static void aim(struct rng *r, struct test *t, const struct decoded *d,
 		for (unsigned i = 0; i < 4; i++) {
 			int32_t idx = (int32_t)rng_below(r, 64) - 32;
 			bool wide = rng_below(r, 2);
-			uint64_t e = wide ? (uint64_t)(int64_t)idx :
-			    (uint32_t)idx | (uint64_t)rng_below(r, 32) << 32;
+			uint64_t e =
+			    wide ? (uint64_t)(int64_t)idx
+				 : (uint32_t)idx | (uint64_t)rng_below(r, 32) << 32;
 
-			memcpy((i < 2 ? t->in.fpu.xmm[v] : t->in.fpu.ymmh[v]) + 8 * (i & 1), &e, 8);
+			memcpy((i < 2 ? t->in.fpu.xmm[v] : t->in.fpu.ymmh[v]) +
+				   8 * (i & 1),
+			    &e, 8);
 		}
 		index = -1;
 	}
@@ -457,13 +485,13 @@ static void aim(struct rng *r, struct test *t, const struct decoded *d,
 
 static bool is_bit_test(ZydisMnemonic m)
 {
-	return m == ZYDIS_MNEMONIC_BT || m == ZYDIS_MNEMONIC_BTS || m == ZYDIS_MNEMONIC_BTR ||
-	    m == ZYDIS_MNEMONIC_BTC;
+	return m == ZYDIS_MNEMONIC_BT || m == ZYDIS_MNEMONIC_BTS ||
+	       m == ZYDIS_MNEMONIC_BTR || m == ZYDIS_MNEMONIC_BTC;
 }
 
 /*
- * A fault in the middle of ENTER may leave part of its frame in memory; so its stack
- * is in the middle of a page, and its frame small.
+ * A fault in the middle of ENTER may leave part of its frame in memory; so its
+ * stack is in the middle of a page, and its frame small.
  */
 static void tame_enter(struct test *t, const struct decoded *d, unsigned pos)
 {
@@ -479,8 +507,10 @@ static bool is_vector_insn(const struct decoded *d)
 {
 	ZydisRegisterClass c = ZydisRegisterGetClass(d->op[0].reg.value);
 
-	return d->insn.operand_count > 0 && d->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-	    (c == ZYDIS_REGCLASS_XMM || c == ZYDIS_REGCLASS_YMM || c == ZYDIS_REGCLASS_MMX);
+	return d->insn.operand_count > 0 &&
+	       d->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	       (c == ZYDIS_REGCLASS_XMM || c == ZYDIS_REGCLASS_YMM ||
+		   c == ZYDIS_REGCLASS_MMX);
 }
 
 static bool uses_mmx(const struct decoded *d)
@@ -496,10 +526,10 @@ static bool uses_mmx(const struct decoded *d)
 static bool several_accesses(const struct decoded *d)
 {
 	switch (d->insn.mnemonic) {
-	case ZYDIS_MNEMONIC_CMPSB: case ZYDIS_MNEMONIC_CMPSW: case ZYDIS_MNEMONIC_CMPSQ:
-	case ZYDIS_MNEMONIC_FLDENV: case ZYDIS_MNEMONIC_FRSTOR:
-	case ZYDIS_MNEMONIC_MASKMOVQ: case ZYDIS_MNEMONIC_MASKMOVDQU:
-	case ZYDIS_MNEMONIC_VMASKMOVDQU:
+	case ZYDIS_MNEMONIC_CMPSB: case ZYDIS_MNEMONIC_CMPSW:
+	case ZYDIS_MNEMONIC_CMPSQ: case ZYDIS_MNEMONIC_FLDENV:
+	case ZYDIS_MNEMONIC_FRSTOR: case ZYDIS_MNEMONIC_MASKMOVQ:
+	case ZYDIS_MNEMONIC_MASKMOVDQU: case ZYDIS_MNEMONIC_VMASKMOVDQU:
 	case ZYDIS_MNEMONIC_CALL:
 		return true;
 	case ZYDIS_MNEMONIC_CMPSD:
@@ -507,7 +537,8 @@ static bool several_accesses(const struct decoded *d)
 	default:
 		/* Ten bytes are two accesses. */
 		return d->insn.meta.isa_set == ZYDIS_ISA_SET_X87 &&
-		    d->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY && d->op[0].size == 80;
+		       d->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+		       d->op[0].size == 80;
 	}
 }
 
@@ -515,15 +546,18 @@ static bool several_accesses(const struct decoded *d)
 static bool in_steps(ZydisMnemonic m)
 {
 	switch (m) {
-	case ZYDIS_MNEMONIC_DPPS: case ZYDIS_MNEMONIC_VDPPS:
-	case ZYDIS_MNEMONIC_DPPD: case ZYDIS_MNEMONIC_VDPPD:
+	case ZYDIS_MNEMONIC_DPPS:
+	case ZYDIS_MNEMONIC_VDPPS:
+	case ZYDIS_MNEMONIC_DPPD:
+	case ZYDIS_MNEMONIC_VDPPD:
 		return true;
 	default:
 		return false;
 	}
 }
 
-static void aim_all(struct rng *r, struct test *t, const struct decoded *d, unsigned pos)
+static void aim_all(
+    struct rng *r, struct test *t, const struct decoded *d, unsigned pos)
 {
 	for (unsigned i = 0; i < d->insn.operand_count; i++) {
 		if (d->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
@@ -543,16 +577,19 @@ static void aim_all(struct rng *r, struct test *t, const struct decoded *d, unsi
 			t->in.gpr[GPR_RDI] -= ORACLE_GS;
 	}
 	if (d->insn.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE |
-	    ZYDIS_ATTRIB_HAS_REPNE) && rng_below(r, 8))
+				     ZYDIS_ATTRIB_HAS_REPNE) &&
+	    rng_below(r, 8))
 		t->in.gpr[GPR_RCX] = rng_below(r, 70);
 	/* A register bit offset moves the address: keep it near, mostly. */
-	if (is_bit_test(d->insn.mnemonic) && d->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+	if (is_bit_test(d->insn.mnemonic) &&
+	    d->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
 	    d->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER && rng_below(r, 8)) {
 		int reg = gpr_of(d->op[1].reg.value);
 
 		if (reg >= 0 && reg != gpr_of(d->op[0].mem.base) &&
 		    reg != gpr_of(d->op[0].mem.index))
-			t->in.gpr[reg] = (uint64_t)((int64_t)rng_below(r, 8192) - 4096);
+			t->in.gpr[reg] =
+			    (uint64_t)((int64_t)rng_below(r, 8192) - 4096);
 	}
 }
 
@@ -571,7 +608,7 @@ static void gen_regs(struct rng *r, struct test *t)
 static bool repeats(const struct decoded *d)
 {
 	return d->insn.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE |
-	    ZYDIS_ATTRIB_HAS_REPNE);
+					ZYDIS_ATTRIB_HAS_REPNE);
 }
 
 static void gen_single(struct rng *r, struct test *t)
@@ -605,8 +642,13 @@ static void gen_sequence(struct rng *r, struct test *t, unsigned count)
 			continue;
 		tested = d.insn.cpu_flags ? d.insn.cpu_flags->tested : 0;
 		written = d.insn.cpu_flags ? d.insn.cpu_flags->modified |
-		    d.insn.cpu_flags->set_0 | d.insn.cpu_flags->set_1 : 0;
-		/* Counts are known only at run time: anything a shift may leave undefined. */
+						 d.insn.cpu_flags->set_0 |
+						 d.insn.cpu_flags->set_1
+					   : 0;
+		/*
+		 * Counts are known only at run time: anything a shift may leave
+		 * undefined.
+		 */
 		if (tested & undefined || d.insn.mnemonic == ZYDIS_MNEMONIC_POPFQ ||
 		    d.insn.mnemonic == ZYDIS_MNEMONIC_POPF)
 			continue;
@@ -630,22 +672,22 @@ static void append(struct test *t, const void *bytes, unsigned n)
 }
 
 /*
- * Saves the FPU state at [RBX], changes registers, and restores it - by a form of the
- * same family, mostly. The XSAVE header is cleared first: the host knows components
- * that the guest does not.
+ * Saves the FPU state at [RBX], changes registers, and restores it - by a form of
+ * the same family, mostly. The XSAVE header is cleared first: the host knows
+ * components that the guest does not.
  */
 static void gen_state(struct rng *r, struct test *t)
 {
 	static const struct {
 		uint8_t save[4], restore[4], len;
 	} forms[] = {
-		{ { 0x0f, 0xae, 0x03 }, { 0x0f, 0xae, 0x0b }, 3 },	/* FXSAVE */
+		{ { 0x0f, 0xae, 0x03 }, { 0x0f, 0xae, 0x0b }, 3 }, /* FXSAVE */
 		{ { 0x48, 0x0f, 0xae, 0x03 }, { 0x48, 0x0f, 0xae, 0x0b }, 4 },
-		{ { 0x0f, 0xae, 0x23 }, { 0x0f, 0xae, 0x2b }, 3 },	/* XSAVE */
+		{ { 0x0f, 0xae, 0x23 }, { 0x0f, 0xae, 0x2b }, 3 }, /* XSAVE */
 		{ { 0x48, 0x0f, 0xae, 0x23 }, { 0x48, 0x0f, 0xae, 0x2b }, 4 },
-		{ { 0x0f, 0xae, 0x33 }, { 0x0f, 0xae, 0x2b }, 3 },	/* XSAVEOPT */
+		{ { 0x0f, 0xae, 0x33 }, { 0x0f, 0xae, 0x2b }, 3 }, /* XSAVEOPT */
 		{ { 0x48, 0x0f, 0xae, 0x33 }, { 0x48, 0x0f, 0xae, 0x2b }, 4 },
-		{ { 0x0f, 0xc7, 0x23 }, { 0x0f, 0xae, 0x2b }, 3 },	/* XSAVEC */
+		{ { 0x0f, 0xc7, 0x23 }, { 0x0f, 0xae, 0x2b }, 3 }, /* XSAVEC */
 		{ { 0x48, 0x0f, 0xc7, 0x23 }, { 0x48, 0x0f, 0xae, 0x2b }, 4 },
 	};
 	unsigned form = rng_below(r, ARRAY_SIZE(forms));
@@ -663,7 +705,8 @@ static void gen_state(struct rng *r, struct test *t)
 	t->undefined = t->undefined_fault = RF_STATUS;
 	if (form >= 2) {
 		for (unsigned i = 512; i < 576; i += 8) {
-			uint8_t clear[11] = { 0x48, 0xc7, 0x83, (uint8_t)i, (uint8_t)(i >> 8) };
+			uint8_t clear[11] = { 0x48, 0xc7, 0x83, (uint8_t)i,
+				(uint8_t)(i >> 8) };
 
 			append(t, clear, sizeof(clear));
 		}
@@ -673,20 +716,22 @@ static void gen_state(struct rng *r, struct test *t)
 		struct decoded d;
 		uint8_t b[15];
 
-		if (!draw(r, false, b, &d) || d.insn.meta.category == ZYDIS_CATEGORY_SYSTEM)
+		if (!draw(r, false, b, &d) ||
+		    d.insn.meta.category == ZYDIS_CATEGORY_SYSTEM)
 			continue;
 		/* Vector and x87 registers only. */
 		for (unsigned i = 0; i < d.insn.operand_count; i++)
 			if (d.op[i].type == ZYDIS_OPERAND_TYPE_MEMORY ||
 			    gpr_of(d.op[i].reg.value) >= 0)
 				goto next;
-		if (d.insn.meta.category != ZYDIS_CATEGORY_X87_ALU && !is_vector_insn(&d))
+		if (d.insn.meta.category != ZYDIS_CATEGORY_X87_ALU &&
+		    !is_vector_insn(&d))
 			continue;
 		append(t, b, d.insn.length);
 		t->mmx |= uses_mmx(&d);
 		t->in_steps |= in_steps(d.insn.mnemonic);
 		n++;
-next:		;
+	next:;
 	}
 	t->in.fpu.mxcsr |= 0x1f80;
 	t->in.fpu.fcw |= FPU_FLAGS;

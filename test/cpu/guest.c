@@ -13,36 +13,36 @@
 #include "oracle.h"
 #include "vmm/clock.h"
 
-#define RAM	  (16 * MiB)
-#define PHYS_PML4 0x1000u
-#define PHYS_PDPT 0x2000u
-#define PHYS_PD	  0x3000u
-#define PHYS_PT_C 0x4000u	/* code */
-#define PHYS_PT_D 0x5000u	/* data */
-#define PHYS_PT_K 0x6000u	/* kernel, with its own two levels above */
+#define RAM         (16 * MiB)
+#define PHYS_PML4   0x1000u
+#define PHYS_PDPT   0x2000u
+#define PHYS_PD     0x3000u
+#define PHYS_PT_C   0x4000u /* code */
+#define PHYS_PT_D   0x5000u /* data */
+#define PHYS_PT_K   0x6000u /* kernel, with its own two levels above */
 #define PHYS_PDPT_K 0x7000u
-#define PHYS_PD_K 0x8000u
-#define PHYS_KERN 0x10000u	/* GDT, TSS, IDT, handlers, stack: 4 pages */
-#define PHYS_CODE 0x20000u
-#define PHYS_DATA 0x30000u
-#define KERN	  UINT64_C(0xffffb1c2d3e00000) /* its address, hard to hit by chance */
-#define GDT	  KERN
-#define TSS	  (KERN + 0x800u)
-#define IDT	  (KERN + 0x1000u)
-#define HANDLERS  (KERN + 0x2000u)
-#define STACK	  (KERN + 0x4000u)
+#define PHYS_PD_K   0x8000u
+#define PHYS_KERN   0x10000u /* GDT, TSS, IDT, handlers, stack: 4 pages */
+#define PHYS_CODE   0x20000u
+#define PHYS_DATA   0x30000u
+#define KERN        UINT64_C(0xffffb1c2d3e00000) /* its address, hard to hit */
+#define GDT         KERN
+#define TSS         (KERN + 0x800u)
+#define IDT         (KERN + 0x1000u)
+#define HANDLERS    (KERN + 0x2000u)
+#define STACK       (KERN + 0x4000u)
 
-#define SEL_KCODE 0x10u
-#define SEL_UDATA 0x2bu		/* as Linux has them: MOV from SS must agree */
-#define SEL_UCODE 0x33u
-#define SEL_TSS	  0x40u
+#define SEL_KCODE   0x10u
+#define SEL_UDATA   0x2bu /* as Linux has them: MOV from SS must agree */
+#define SEL_UCODE   0x33u
+#define SEL_TSS     0x40u
 
-#define PTE_P  1u
-#define PTE_W  2u
-#define PTE_U  4u
-#define PTE_A  0x20u
-#define PTE_D  0x40u
-#define PTE_NX BIT64(63)
+#define PTE_P       1u
+#define PTE_W       2u
+#define PTE_U       4u
+#define PTE_A       0x20u
+#define PTE_D       0x40u
+#define PTE_NX      BIT64(63)
 
 static struct {
 	struct memory mem;
@@ -130,10 +130,12 @@ static void build_tables(void)
 	phys64(PHYS_PT_C)[0] = PHYS_CODE | PTE_P | PTE_U | PTE_A;
 	for (unsigned i = 0; i < DATA_PAGES; i++)
 		if (i != DATA_HOLE)
-			phys64(PHYS_PT_D)[i] = (PHYS_DATA + i * PAGE) | PTE_P | PTE_U | PTE_A |
-			    PTE_D | PTE_NX | (i == DATA_RO ? 0 : PTE_W);
+			phys64(PHYS_PT_D)[i] = (PHYS_DATA + i * PAGE) | PTE_P |
+					       PTE_U | PTE_A | PTE_D | PTE_NX |
+					       (i == DATA_RO ? 0 : PTE_W);
 	for (unsigned i = 0; i < 4; i++)
-		phys64(PHYS_PT_K)[i] = (PHYS_KERN + i * PAGE) | PTE_P | PTE_W | PTE_A | PTE_D;
+		phys64(PHYS_PT_K)[i] =
+		    (PHYS_KERN + i * PAGE) | PTE_P | PTE_W | PTE_A | PTE_D;
 }
 
 static void build_kernel(void)
@@ -149,16 +151,17 @@ static void build_kernel(void)
 	gdt[SEL_UDATA / 8] = 0x00cff3000000ffff;
 	gdt[SEL_UCODE / 8] = 0x00affb000000ffff;
 	gdt[SEL_TSS / 8] = 0x0000890000000067 | (uint64_t)(TSS & 0xffffff) << 16 |
-	    (TSS >> 24 & 0xff) << 56;
+			   (TSS >> 24 & 0xff) << 56;
 	gdt[SEL_TSS / 8 + 1] = TSS >> 32;
 	memcpy((uint8_t *)tss + 4, &rsp0, 8);
-	((uint8_t *)tss)[0x66] = 0x68;	/* no I/O permission bitmap within the limit */
+	((uint8_t *)tss)[0x66] =
+	    0x68; /* no I/O permission bitmap within the limit */
 	for (unsigned v = 0; v < 32; v++) {
 		uint64_t at = HANDLERS + v * 16;
 		uint64_t dpl = v == EXC_BP ? 3 : 0;
 
-		idt[2 * v] = (at & 0xffff) | SEL_KCODE << 16 | (0x8e00 | dpl << 13) << 32 |
-		    (at >> 16 & 0xffff) << 48;
+		idt[2 * v] = (at & 0xffff) | SEL_KCODE << 16 |
+			     (0x8e00 | dpl << 13) << 32 | (at >> 16 & 0xffff) << 48;
 		idt[2 * v + 1] = at >> 32;
 		handlers[v * 16] = 0xf4;
 	}
@@ -188,21 +191,33 @@ static void build_state(void)
 			seg_set(&s->seg[i], 0, 0x10000);
 	s->seg[SEG_GS].base = ORACLE_GS;
 	s->seg[SEG_LDTR] = (struct vcpu_seg){ .access = 0x10082 };
-	s->seg[SEG_TR] = (struct vcpu_seg){ .base = TSS, .limit = 0x67, .access = 0x8b,
-		.sel = SEL_TSS };
+	s->seg[SEG_TR] = (struct vcpu_seg){
+		.base = TSS, .limit = 0x67, .access = 0x8b, .sel = SEL_TSS
+	};
 	s->gdtr = (struct vcpu_table){ .base = GDT, .limit = 0x7f };
 	s->idtr = (struct vcpu_table){ .base = IDT, .limit = 32 * 16 - 1 };
 }
 
 int guest_start(const char *tier)
 {
-	struct engine_config cfg = { .mem = &g.mem, .host = &g.host, .ncpu = 1, .sockets = 1,
-		.cores = 1, .threads = 1, .tsc_hz = 1000000000 };
+	struct engine_config cfg = { .mem = &g.mem,
+		.host = &g.host,
+		.ncpu = 1,
+		.sockets = 1,
+		.cores = 1,
+		.threads = 1,
+		.tsc_hz = 1000000000 };
 
-	g.host = (struct engine_host){ .io_read = no_in, .io_write = no_out,
-		.mmio_read = no_read, .mmio_write = no_write, .msr_read = msr_read,
-		.msr_write = msr_write, .cr8_read = cr8_read, .cr8_write = cr8_write,
-		.intr_ack = no_ack, .intr_pending = no_intr };
+	g.host = (struct engine_host){ .io_read = no_in,
+		.io_write = no_out,
+		.mmio_read = no_read,
+		.mmio_write = no_write,
+		.msr_read = msr_read,
+		.msr_write = msr_write,
+		.cr8_read = cr8_read,
+		.cr8_write = cr8_write,
+		.intr_ack = no_ack,
+		.intr_pending = no_intr };
 	if (memory_create(&g.mem, RAM, false, false) < 0)
 		return -1;
 	g.cfg = config_new();
@@ -252,7 +267,8 @@ static void load(struct soft_cpu *cpu, const struct test *t)
 	cpu->rflags = t->in.rflags | RF_IF;
 	for (unsigned i = 0; i < SEG_LDTR; i++)
 		cpu->seg[i] = (struct soft_seg){ .base = g.base.seg[i].base,
-			.limit = g.base.seg[i].limit, .access = g.base.seg[i].access,
+			.limit = g.base.seg[i].limit,
+			.access = g.base.seg[i].access,
 			.sel = g.base.seg[i].sel };
 	memcpy(cpu->fpu, &t->in.fpu, sizeof(cpu->fpu));
 	cpu->cr2 = 0;
@@ -270,9 +286,10 @@ int guest_run(const struct test *t, struct outcome *o)
 
 	load(cpu, t);
 	r = engine_soft.run(g.vcpu);
-	if (r != ENGINE_HALT || cpu->rip < HANDLERS || cpu->rip >= HANDLERS + 32 * 16) {
-		fprintf(stderr, "oracle: the engine left with %d at rip %#lx\n", (int)r,
-		    (unsigned long)cpu->rip);
+	if (r != ENGINE_HALT || cpu->rip < HANDLERS ||
+	    cpu->rip >= HANDLERS + 32 * 16) {
+		fprintf(stderr, "oracle: the engine left with %d at rip %#lx\n",
+		    (int)r, (unsigned long)cpu->rip);
 		return -1;
 	}
 	vector = (unsigned)(cpu->rip - HANDLERS) / 16;

@@ -38,14 +38,14 @@ static struct {
 	pid_t pid;
 	int to_child, from_child;
 	struct shared *shared;
-	uint8_t *data;		/* all data pages, writable, in both processes */
+	uint8_t *data; /* all data pages, writable, in both processes */
 	int data_fd;
 } host = { .data_fd = -1 };
 
 /* The child's own: */
 static struct {
 	unsigned pos;
-	uint8_t *code;		/* writable alias of ORACLE_CODE */
+	uint8_t *code; /* writable alias of ORACLE_CODE */
 	greg_t saved[NGREG];
 } child;
 
@@ -73,7 +73,8 @@ static void enter(ucontext_t *uc, const struct test *t)
 
 static void record(const ucontext_t *uc, struct outcome *o)
 {
-	const struct fpu_image *f = (const struct fpu_image *)(void *)uc->uc_mcontext.fpregs;
+	const struct fpu_image *f =
+	    (const struct fpu_image *)(void *)uc->uc_mcontext.fpregs;
 	struct fpu_image *out = &o->out.fpu;
 
 	for (unsigned i = 0; i < 16; i++)
@@ -82,7 +83,8 @@ static void record(const ucontext_t *uc, struct outcome *o)
 	o->out.rflags = (uint64_t)uc->uc_mcontext.gregs[REG_EFL];
 	o->vector = (uint32_t)uc->uc_mcontext.gregs[REG_TRAPNO];
 	o->error = (uint32_t)uc->uc_mcontext.gregs[REG_ERR];
-	o->address = o->vector == EXC_PF ? (uint64_t)uc->uc_mcontext.gregs[REG_CR2] : 0;
+	o->address =
+	    o->vector == EXC_PF ? (uint64_t)uc->uc_mcontext.gregs[REG_CR2] : 0;
 	o->memory = data_hash(host.data);
 	memset(out, 0, sizeof(*out));
 	out->mxcsr = f->mxcsr;
@@ -116,9 +118,16 @@ static void on_signal(int sig, siginfo_t *si, void *context)
 	struct shared *s = host.shared;
 
 	(void)si;
-	/* NT and ID stay as they are here across sigreturn; AC would catch this very code. */
-	__asm__ volatile("leaq -128(%%rsp), %%rsp; pushfq; andq $~0x244000, (%%rsp); popfq; "
-	    "leaq 128(%%rsp), %%rsp" : : : "cc", "memory");
+	/*
+	 * NT and ID stay as they are here across sigreturn; AC would catch this
+	 * very code.
+	 */
+	__asm__ volatile(
+	    "leaq -128(%%rsp), %%rsp; pushfq; andq $~0x244000, (%%rsp); popfq; "
+	    "leaq 128(%%rsp), %%rsp"
+	    :
+	    :
+	    : "cc", "memory");
 	if (sig == SIGUSR1) {
 		memcpy(child.saved, uc->uc_mcontext.gregs, sizeof(child.saved));
 		child.pos = 0;
@@ -143,15 +152,16 @@ static void map_data(int fd)
 		if (i == DATA_HOLE)
 			continue;
 		if (mmap((void *)(uintptr_t)(ORACLE_DATA + i * PAGE), PAGE, prot,
-		    MAP_SHARED | MAP_FIXED_NOREPLACE | MAP_POPULATE, fd, (off_t)(i * PAGE)) ==
-		    MAP_FAILED)
+			MAP_SHARED | MAP_FIXED_NOREPLACE | MAP_POPULATE, fd,
+			(off_t)(i * PAGE)) == MAP_FAILED)
 			_exit(10);
 	}
 }
 
 static void child_main(int from_parent, int to_parent)
 {
-	static const int signals[] = { SIGUSR1, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP };
+	static const int signals[] = { SIGUSR1, SIGSEGV, SIGBUS, SIGFPE, SIGILL,
+		SIGTRAP };
 	struct sigaction sa = { .sa_sigaction = on_signal };
 	stack_t stack = { .ss_size = 256 * 1024 };
 	int fd;
@@ -164,7 +174,8 @@ static void child_main(int from_parent, int to_parent)
 	child.code = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (child.code == MAP_FAILED ||
 	    mmap((void *)(uintptr_t)ORACLE_CODE, PAGE, PROT_READ | PROT_EXEC,
-	    MAP_SHARED | MAP_FIXED_NOREPLACE | MAP_POPULATE, fd, 0) == MAP_FAILED)
+		MAP_SHARED | MAP_FIXED_NOREPLACE | MAP_POPULATE, fd,
+		0) == MAP_FAILED)
 		_exit(12);
 	memset(child.code, 0xcc, PAGE);
 	stack.ss_sp = mmap(NULL, stack.ss_size, PROT_READ | PROT_WRITE,
@@ -217,7 +228,8 @@ int host_start(void)
 	if (host.shared == MAP_FAILED || host.data_fd < 0 ||
 	    ftruncate(host.data_fd, DATA_SIZE) < 0)
 		return -1;
-	host.data = mmap(NULL, DATA_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, host.data_fd, 0);
+	host.data = mmap(
+	    NULL, DATA_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, host.data_fd, 0);
 	if (host.data == MAP_FAILED)
 		return -1;
 	return spawn();
@@ -254,8 +266,10 @@ int host_run(const struct test *t, unsigned n, struct outcome *out)
 	host.shared->done = 0;
 	if (write(host.to_child, &c, 1) != 1 || poll(&p, 1, 5000) != 1 ||
 	    read(host.from_child, &c, 1) != 1) {
-		fprintf(stderr, "oracle: the native child died or hung after test %u of seed "
-		    "%llu\n", host.shared->done, (unsigned long long)t->id);
+		fprintf(stderr,
+		    "oracle: the native child died or hung after test %u of seed "
+		    "%llu\n",
+		    host.shared->done, (unsigned long long)t->id);
 		reap();
 		spawn();
 		return -1;

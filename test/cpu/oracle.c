@@ -16,10 +16,10 @@
 
 static struct test tests[BATCH];
 static struct outcome native_out[BATCH];
-static bool translated;	/* --tier=jit */
+static bool translated; /* --tier=jit */
 
-static const char *const gpr_name[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi",
-	"rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15" };
+static const char *const gpr_name[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp",
+	"rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15" };
 
 static double now(void)
 {
@@ -45,13 +45,14 @@ static void print_bytes(const char *name, unsigned i, const uint8_t *in,
 
 static bool same_fpu(const struct fpu_image *a, const struct fpu_image *b)
 {
-	if (a->fcw != b->fcw || a->fsw != b->fsw || a->ftw != b->ftw || a->mxcsr != b->mxcsr)
+	if (a->fcw != b->fcw || a->fsw != b->fsw || a->ftw != b->ftw ||
+	    a->mxcsr != b->mxcsr)
 		return false;
 	for (unsigned i = 0; i < 8; i++)
 		if (memcmp(a->st[i], b->st[i], 10) != 0)
 			return false;
 	return memcmp(a->xmm, b->xmm, sizeof(a->xmm)) == 0 &&
-	    memcmp(a->ymmh, b->ymmh, sizeof(a->ymmh)) == 0;
+	       memcmp(a->ymmh, b->ymmh, sizeof(a->ymmh)) == 0;
 }
 
 /* MXCSR flags after #XM that the engine cannot know: see native.c. */
@@ -77,12 +78,15 @@ static uint32_t flags_unknown(const struct test *t, const struct outcome *h)
 #define LINUX_USER_END 0x7ffffffff000u
 
 #ifdef __SANITIZE_ADDRESS__
-#define HOST_FIRST UINT64_C(0x7fff7000)	/* the sanitizer's shadow */
+#define HOST_FIRST UINT64_C(0x7fff7000) /* the sanitizer's shadow */
 #else
 #define HOST_FIRST UINT64_C(0x550000000000)
 #endif
 
-/* Whether the x87 enters MMX state before a fault of an MMX instruction is not defined. */
+/*
+ * Whether the x87 enters MMX state before a fault of an MMX instruction is not
+ * defined.
+ */
 static bool mmx_faulted(const struct test *t, const struct outcome *h)
 {
 	return t->mmx && h->vector != EXC_BP && h->vector != EXC_DB;
@@ -104,8 +108,8 @@ static bool same(const struct test *t, struct outcome *h, struct outcome *e)
 	h->out.fpu.mxcsr &= ~unknown;
 	e->out.fpu.mxcsr &= ~unknown;
 	/*
-	 * Translated code does not keep flags alive that the rest of its block overwrites;
-	 * those pushed for a fault in between are not defined.
+	 * Translated code does not keep flags alive that the rest of its block
+	 * overwrites; those pushed for a fault in between are not defined.
 	 */
 	if (translated && h->vector != EXC_BP)
 		mask &= ~RF_STATUS;
@@ -115,10 +119,13 @@ static bool same(const struct test *t, struct outcome *h, struct outcome *e)
 		h->error = e->error;
 		h->address = e->address;
 	}
-	/* Whether a misaligned stack address that is not canonical is #GP or #SS. */
+	/*
+	 * Whether a misaligned stack address that is not canonical is #GP or #SS.
+	 */
 	if (h->vector == EXC_GP && e->vector == EXC_SS)
 		h->vector = EXC_SS;
-	if (h->vector != e->vector || h->out.rip != e->out.rip || h->address != e->address)
+	if (h->vector != e->vector || h->out.rip != e->out.rip ||
+	    h->address != e->address)
 		return false;
 	if (h->vector == EXC_PF && h->address >= LINUX_USER_END)
 		h->error &= ~PF_P;
@@ -133,8 +140,8 @@ static bool same(const struct test *t, struct outcome *h, struct outcome *e)
 	if (t->ignore_dest)
 		return true;
 	return ((h->out.rflags ^ e->out.rflags) & mask) == 0 &&
-	    memcmp(h->out.gpr, e->out.gpr, sizeof(h->out.gpr)) == 0 &&
-	    h->memory == e->memory && same_fpu(&h->out.fpu, &e->out.fpu);
+	       memcmp(h->out.gpr, e->out.gpr, sizeof(h->out.gpr)) == 0 &&
+	       h->memory == e->memory && same_fpu(&h->out.fpu, &e->out.fpu);
 }
 
 static void print_code(const struct test *t)
@@ -142,9 +149,10 @@ static void print_code(const struct test *t)
 	ZydisDisassembledInstruction di;
 	unsigned pos = 0;
 
-	while (pos < t->len && ZYAN_SUCCESS(ZydisDisassembleIntel(
-	    ZYDIS_MACHINE_MODE_LONG_64, ORACLE_CODE + CODE_OFFSET + pos, t->code + pos,
-	    t->len - pos, &di))) {
+	while (pos < t->len &&
+	       ZYAN_SUCCESS(ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64,
+		   ORACLE_CODE + CODE_OFFSET + pos, t->code + pos, t->len - pos,
+		   &di))) {
 		printf("  %08x ", ORACLE_CODE + CODE_OFFSET + pos);
 		for (unsigned i = 0; i < di.info.length; i++)
 			printf("%02x", t->code[pos + i]);
@@ -172,37 +180,44 @@ static void print_memory(void)
 	}
 }
 
-static void report(const struct test *t, const struct outcome *h, const struct outcome *e)
+static void report(
+    const struct test *t, const struct outcome *h, const struct outcome *e)
 {
-	const struct fpu_image *fi = &t->in.fpu, *fh = &h->out.fpu, *fe = &e->out.fpu;
+	const struct fpu_image *fi = &t->in.fpu, *fh = &h->out.fpu,
+			       *fe = &e->out.fpu;
 
-	printf("MISMATCH --seed %llu --count %u%s\n", (unsigned long long)t->id, t->count,
-	    t->trace ? " (traced)" : "");
+	printf("MISMATCH --seed %llu --count %u%s\n", (unsigned long long)t->id,
+	    t->count, t->trace ? " (traced)" : "");
 	print_code(t);
-	printf("  vector host %u error %#x cr2 %#llx, engine %u error %#x cr2 %#llx\n",
-	    h->vector, h->error, (unsigned long long)h->address, e->vector, e->error,
-	    (unsigned long long)e->address);
-	printf("  rip    host %#llx, engine %#llx\n", (unsigned long long)h->out.rip,
-	    (unsigned long long)e->out.rip);
+	printf(
+	    "  vector host %u error %#x cr2 %#llx, engine %u error %#x cr2 %#llx\n",
+	    h->vector, h->error, (unsigned long long)h->address, e->vector,
+	    e->error, (unsigned long long)e->address);
+	printf("  rip    host %#llx, engine %#llx\n",
+	    (unsigned long long)h->out.rip, (unsigned long long)e->out.rip);
 	printf("  rflags before %#llx host %#llx engine %#llx (undefined %#llx)\n",
 	    (unsigned long long)t->in.rflags, (unsigned long long)h->out.rflags,
 	    (unsigned long long)e->out.rflags, (unsigned long long)t->undefined);
 	for (unsigned i = 0; i < 16; i++)
-		printf("  %-4s before %016llx host %016llx engine %016llx%s\n", gpr_name[i],
-		    (unsigned long long)t->in.gpr[i], (unsigned long long)h->out.gpr[i],
+		printf("  %-4s before %016llx host %016llx engine %016llx%s\n",
+		    gpr_name[i], (unsigned long long)t->in.gpr[i],
+		    (unsigned long long)h->out.gpr[i],
 		    (unsigned long long)e->out.gpr[i],
 		    h->out.gpr[i] != e->out.gpr[i] ? " <--" : "");
 	printf("  fcw %04x/%04x/%04x fsw %04x/%04x/%04x ftw %02x/%02x/%02x mxcsr "
-	    "%05x/%05x/%05x\n", fi->fcw, fh->fcw, fe->fcw, fi->fsw, fh->fsw, fe->fsw, fi->ftw,
-	    fh->ftw, fe->ftw, fi->mxcsr, fh->mxcsr, fe->mxcsr);
+	       "%05x/%05x/%05x\n",
+	    fi->fcw, fh->fcw, fe->fcw, fi->fsw, fh->fsw, fe->fsw, fi->ftw, fh->ftw,
+	    fe->ftw, fi->mxcsr, fh->mxcsr, fe->mxcsr);
 	for (unsigned i = 0; i < 8; i++)
 		if (memcmp(fh->st[i], fe->st[i], 10) != 0)
 			print_bytes("st", i, fi->st[i], fh->st[i], fe->st[i], 10);
 	for (unsigned i = 0; i < 16; i++) {
 		if (memcmp(fh->xmm[i], fe->xmm[i], 16) != 0)
-			print_bytes("xmm", i, fi->xmm[i], fh->xmm[i], fe->xmm[i], 16);
+			print_bytes(
+			    "xmm", i, fi->xmm[i], fh->xmm[i], fe->xmm[i], 16);
 		if (memcmp(fh->ymmh[i], fe->ymmh[i], 16) != 0)
-			print_bytes("ymmh", i, fi->ymmh[i], fh->ymmh[i], fe->ymmh[i], 16);
+			print_bytes(
+			    "ymmh", i, fi->ymmh[i], fh->ymmh[i], fe->ymmh[i], 16);
 	}
 	if (h->memory != e->memory)
 		print_memory();
@@ -234,10 +249,13 @@ static int run_one(uint64_t seed, unsigned count, bool print)
 	return 1;
 }
 
-/* A random address may hit what only the child has: its program, libraries, stack. */
+/*
+ * A random address may hit what only the child has: its program, libraries, stack.
+ */
 static bool hit_host(const struct outcome *e)
 {
-	return e->vector == EXC_PF && e->address >= HOST_FIRST && e->address < LINUX_USER_END;
+	return e->vector == EXC_PF && e->address >= HOST_FIRST &&
+	       e->address < LINUX_USER_END;
 }
 
 struct tally {
@@ -249,15 +267,15 @@ static unsigned mnemonic_of(const struct test *t)
 {
 	ZydisDisassembledInstruction di;
 
-	if (!ZYAN_SUCCESS(ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, 0, t->code,
-	    t->len, &di)))
+	if (!ZYAN_SUCCESS(ZydisDisassembleIntel(
+		ZYDIS_MACHINE_MODE_LONG_64, 0, t->code, t->len, &di)))
 		return 0;
 	return di.info.mnemonic;
 }
 
 /* 0, or -1 when a side could not run. */
-static int run_batch(uint64_t seed, unsigned count, struct tally *tally,
-    unsigned max_report)
+static int run_batch(
+    uint64_t seed, unsigned count, struct tally *tally, unsigned max_report)
 {
 	unsigned n;
 
@@ -269,11 +287,15 @@ static int run_batch(uint64_t seed, unsigned count, struct tally *tally,
 	for (unsigned i = 0; i < n; i++) {
 		struct outcome e;
 
-		/* AMD's MISALIGNSSE: LDMXCSR took a bit that the guest does not have. */
+		/*
+		 * AMD's MISALIGNSSE: LDMXCSR took a bit that the guest does not
+		 * have.
+		 */
 		if (native_out[i].out.fpu.mxcsr & ~FPU_MXCSR_MASK)
 			return 0;
 		tally->run++;
-		tally->faults += native_out[i].vector != EXC_BP && native_out[i].vector != EXC_DB;
+		tally->faults += native_out[i].vector != EXC_BP &&
+				 native_out[i].vector != EXC_DB;
 		if (guest_run(&tests[i], &e) < 0) {
 			print_code(&tests[i]);
 			printf("  --seed %llu\n", (unsigned long long)tests[i].id);
@@ -285,7 +307,10 @@ static int run_batch(uint64_t seed, unsigned count, struct tally *tally,
 			unsigned m = mnemonic_of(&tests[i]);
 
 			tally->bad++;
-			/* Alone it has fresh memory; most show again. One of a kind is enough. */
+			/*
+			 * Alone it has fresh memory; most show again. One of a kind
+			 * is enough.
+			 */
 			if (tally->by_mnemonic[m]++ < max_report &&
 			    run_one(tests[i].id, count, true) == 0) {
 				printf("(only after the batch's other tests)\n");
@@ -299,7 +324,8 @@ static int run_batch(uint64_t seed, unsigned count, struct tally *tally,
 
 static void usage(void)
 {
-	fprintf(stderr, "usage: oracle [--seed N] [--seconds N] [--count N] [--one]\n"
+	fprintf(stderr,
+	    "usage: oracle [--seed N] [--seconds N] [--count N] [--one]\n"
 	    "              [--tier interp|jit] [--reports N]\n");
 	exit(2);
 }
@@ -375,11 +401,12 @@ int main(int argc, char **argv)
 				break;
 		}
 	}
-	printf("oracle: %lu tests, %lu faults, %lu mismatches\n", tally.run, tally.faults,
-	    tally.bad);
+	printf("oracle: %lu tests, %lu faults, %lu mismatches\n", tally.run,
+	    tally.faults, tally.bad);
 	for (unsigned m = 0; m <= ZYDIS_MNEMONIC_MAX_VALUE; m++)
 		if (tally.by_mnemonic[m])
-			printf("  %5lu %s\n", tally.by_mnemonic[m], ZydisMnemonicGetString(m));
+			printf("  %5lu %s\n", tally.by_mnemonic[m],
+			    ZydisMnemonicGetString(m));
 	if (tally.bad)
 		rc = 1;
 out:

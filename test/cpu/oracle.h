@@ -22,18 +22,18 @@
 
 #include "cpu/soft/fpu.h"
 
-#define PAGE	     4096u
-#define ORACLE_CODE  0x10000000u
-#define ORACLE_DATA  0x20000000u
-#define DATA_PAGES   5u
-#define DATA_RO	     2u		/* index of the read-only page */
-#define DATA_HOLE    3u		/* index of the one not mapped */
-#define DATA_SIZE    (DATA_PAGES * PAGE)
-#define ORACLE_GS    (ORACLE_DATA + 0x800u)	/* GS base on both sides */
-#define CODE_OFFSET  0x7c0u	/* of the test in its page */
-#define CODE_MAX     256u
-#define SEQ_MAX	     8u
-#define BATCH	     128u
+#define PAGE        4096u
+#define ORACLE_CODE 0x10000000u
+#define ORACLE_DATA 0x20000000u
+#define DATA_PAGES  5u
+#define DATA_RO     2u /* index of the read-only page */
+#define DATA_HOLE   3u /* index of the one not mapped */
+#define DATA_SIZE   (DATA_PAGES * PAGE)
+#define ORACLE_GS   (ORACLE_DATA + 0x800u) /* GS base on both sides */
+#define CODE_OFFSET 0x7c0u                 /* of the test in its page */
+#define CODE_MAX    256u
+#define SEQ_MAX     8u
+#define BATCH       128u
 
 struct regs {
 	uint64_t gpr[16];
@@ -45,23 +45,24 @@ struct test {
 	uint64_t id;
 	uint8_t code[CODE_MAX];
 	uint16_t len;
-	uint16_t count;		/* instructions */
-	uint16_t at[SEQ_MAX];	/* offset of each */
-	bool trace;		/* by the trap flag, one instruction */
-	uint64_t undefined;	/* RFLAGS bits not to be compared at the end ... */
+	uint16_t count;       /* instructions */
+	uint16_t at[SEQ_MAX]; /* offset of each */
+	bool trace;           /* by the trap flag, one instruction */
+	uint64_t undefined;   /* RFLAGS bits not to be compared at the end ... */
 	uint64_t undefined_fault; /* ... or when it ends early */
-	uint32_t mask_at;	/* where MXCSR_MASK was saved: the host's has more bits; 0: nowhere */
-	bool mmx;		/* an instruction uses MMX registers */
-	bool several;		/* one accesses memory more than once, in no fixed order */
-	bool in_steps;		/* one raises SIMD exceptions in steps */
-	bool ignore_dest;	/* undefined result: compare faults only */
+	uint32_t mask_at; /* where MXCSR_MASK was saved: the host's has more bits;
+			     0: nowhere */
+	bool mmx;         /* an instruction uses MMX registers */
+	bool several;  /* one accesses memory more than once, in no fixed order */
+	bool in_steps; /* one raises SIMD exceptions in steps */
+	bool ignore_dest; /* undefined result: compare faults only */
 	struct regs in;
 };
 
 struct outcome {
 	uint32_t vector, error;
-	uint64_t address;	/* of a page fault */
-	uint64_t memory;	/* hash of the data pages afterwards */
+	uint64_t address; /* of a page fault */
+	uint64_t memory;  /* hash of the data pages afterwards */
 	struct regs out;
 };
 
@@ -89,7 +90,7 @@ static inline void data_mask(uint8_t *data, const struct test *t)
 }
 
 /* gen.c */
-#define GEN_STATE 0	/* count: saves and restores of the FPU state */
+#define GEN_STATE 0 /* count: saves and restores of the FPU state */
 void gen_init(void);
 /* One test from its own seed; count: instructions in it. */
 void gen_test(struct test *t, uint64_t seed, unsigned count);
@@ -118,6 +119,8 @@ static inline uint64_t data_hash(const uint8_t *data)
 	return h;
 }
 
-/* undef.c: flags that one instruction leaves undefined, given its operands' state. */
+/*
+ * undef.c: flags that one instruction leaves undefined, given its operands' state.
+ */
 uint64_t undefined_flags(const void *zydis_insn, const void *zydis_operands,
     const struct regs *in, bool *ignore_dest);

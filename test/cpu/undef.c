@@ -7,9 +7,11 @@
 
 #include "oracle.h"
 
-/* Shift count before masking; -1: not known (a register other instructions wrote). */
-static int shift_count(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *op,
-    const struct regs *in)
+/*
+ * Shift count before masking; -1: not known (a register other instructions wrote).
+ */
+static int shift_count(const ZydisDecodedInstruction *zi,
+    const ZydisDecodedOperand *op, const struct regs *in)
 {
 	unsigned last = zi->operand_count_visible - 1u;
 
@@ -18,8 +20,8 @@ static int shift_count(const ZydisDecodedInstruction *zi, const ZydisDecodedOper
 	return in != NULL ? (uint8_t)in->gpr[GPR_RCX] : -1;
 }
 
-uint64_t undefined_flags(const void *insn, const void *operands, const struct regs *in,
-    bool *ignore_dest)
+uint64_t undefined_flags(const void *insn, const void *operands,
+    const struct regs *in, bool *ignore_dest)
 {
 	const ZydisDecodedInstruction *zi = insn;
 	const ZydisDecodedOperand *op = operands;
@@ -50,7 +52,8 @@ uint64_t undefined_flags(const void *insn, const void *operands, const struct re
 	case ZYDIS_MNEMONIC_ANDN:
 	case ZYDIS_MNEMONIC_BZHI:
 	case ZYDIS_MNEMONIC_BEXTR:
-		return u | RF_AF | RF_PF | (zi->mnemonic == ZYDIS_MNEMONIC_BEXTR ? RF_SF : 0);
+		return u | RF_AF | RF_PF |
+		       (zi->mnemonic == ZYDIS_MNEMONIC_BEXTR ? RF_SF : 0);
 	case ZYDIS_MNEMONIC_MUL:
 	case ZYDIS_MNEMONIC_IMUL:
 		return u | RF_SF | RF_ZF | RF_AF | RF_PF;
@@ -73,8 +76,9 @@ uint64_t undefined_flags(const void *insn, const void *operands, const struct re
 	}
 	count = shift_count(zi, op, in);
 	if (count < 0) {
-		*ignore_dest = size == 16 && (zi->mnemonic == ZYDIS_MNEMONIC_SHLD ||
-		    zi->mnemonic == ZYDIS_MNEMONIC_SHRD);
+		*ignore_dest =
+		    size == 16 && (zi->mnemonic == ZYDIS_MNEMONIC_SHLD ||
+				      zi->mnemonic == ZYDIS_MNEMONIC_SHRD);
 		return RF_STATUS;
 	}
 	count &= size == 64 ? 63 : 31;

@@ -1,6 +1,7 @@
 /*
- * AHCI under a driver that does anything: command lists, FISes, packets, scatter lists,
- * registers and memory, on a disk and a CD drive. After a reset it must work.
+ * AHCI under a driver that does anything: command lists, FISes, packets, scatter
+ * lists, registers and memory, on a disk and a CD drive. After a reset it must
+ * work.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,9 +9,9 @@
 
 #include "fuzz.h"
 
-#define LIST   0x1000u /* of port 0; port 1's follows */
-#define RXFIS  0x2000u
-#define TABLE  0x4000u /* 0x400 a slot and port */
+#define LIST  0x1000u /* of port 0; port 1's follows */
+#define RXFIS 0x2000u
+#define TABLE 0x4000u /* 0x400 a slot and port */
 
 static uint64_t b;
 

@@ -1,6 +1,6 @@
 /*
- * Text from users: -k files, -o and -s options. Nothing of it may crash, and what was
- * accepted must come out of a dump as it went in.
+ * Text from users: -k files, -o and -s options. Nothing of it may crash, and what
+ * was accepted must come out of a dump as it went in.
  */
 #include <stdio.h>
 #include <stdlib.h>

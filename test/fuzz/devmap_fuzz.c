@@ -1,5 +1,7 @@
-/* A device.map from anywhere: what is accepted has sane names, each once, and a
- * path. */
+/*
+ * A device.map from anywhere: what is accepted has sane names, each once, and a
+ * path.
+ */
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>

@@ -1,4 +1,7 @@
-/* What the fuzz targets share: reading the input, and a machine with a disk in memory. */
+/*
+ * What the fuzz targets share: reading the input, and a machine with a disk in
+ * memory.
+ */
 #pragma once
 
 #include <stdbool.h>

@@ -49,7 +49,8 @@ static void reset(struct fake *f)
 {
 	fake_cfg_write(f, 0, 3, 0, 4, 2, 7);
 	for (unsigned i = 0; i < 6; i++) {
-		static const uint32_t place[6] = { 0x2000, 0xc0010000, 0, 0, 0xc0020000, 0 };
+		static const uint32_t place[6] = { 0x2000, 0xc0010000, 0, 0,
+			0xc0020000, 0 };
 
 		fake_cfg_write(f, 0, 3, 0, 0x10 + 4 * i, 4, place[i]);
 	}
@@ -76,8 +77,10 @@ static void request(struct fake *f, struct input *in, bool modern)
 	uint32_t len = (how & 8 ? 1 : 512) * (uint32_t)take(in, 1);
 	bool write = (how & 16) != 0;
 	uint16_t i = (uint16_t)(n % 5 * 3);
-	struct vdesc d[3] = { { 0x10000u + n * 16u, 16, VD_NEXT, (uint16_t)(i + 1) },
-		{ 0x20000, len, (uint16_t)(VD_NEXT | (write ? VD_WRITE : 0)), (uint16_t)(i + 2) },
+	struct vdesc d[3] = { { 0x10000u + n * 16u, 16, VD_NEXT,
+				  (uint16_t)(i + 1) },
+		{ 0x20000, len, (uint16_t)(VD_NEXT | (write ? VD_WRITE : 0)),
+		    (uint16_t)(i + 2) },
 		{ 0x11000u + n, 1, VD_WRITE, 0 } };
 
 	h[0] = types[how & 7];
@@ -105,7 +108,8 @@ static void step(struct fake *f, struct input *in, bool modern)
 		d.len = (uint32_t)take(in, (op & 0x80) != 0 ? 4 : 1);
 		d.flags = (uint16_t)(take(in, 1) & 7);
 		d.next = (uint16_t)(take(in, 1) & 31);
-		memcpy(fake_ram(f, desc + (i & 31) * 16 + (i & 32 ? 0x8000 : 0)), &d, 16);
+		memcpy(fake_ram(f, desc + (i & 31) * 16 + (i & 32 ? 0x8000 : 0)),
+		    &d, 16);
 		break;
 	case 1: /* offer a chain */
 		offer(f, modern, (uint16_t)(take(in, 1) & 31));
@@ -133,7 +137,8 @@ static void step(struct fake *f, struct input *in, bool modern)
 		break;
 	case 6:
 		i = (unsigned)take(in, 1) & 127;
-		fake_out(f, (uint16_t)(io + i), 1u << (op >> 6) % 3, (uint32_t)take(in, 4));
+		fake_out(f, (uint16_t)(io + i), 1u << (op >> 6) % 3,
+		    (uint32_t)take(in, 4));
 		fake_in(f, (uint16_t)(io + i), 1u << (op >> 6) % 3);
 		break;
 	case 7:
@@ -144,7 +149,8 @@ static void step(struct fake *f, struct input *in, bool modern)
 	case 8:
 		event_loop_poll(f->m.loop, 0);
 		break;
-	case 10: /* a request as drivers build it; type, place and sizes from the input */
+	case 10: /* a request as drivers build it; type, place and sizes from the
+		    input */
 		request(f, in, modern);
 		break;
 	case 9: /* the available index goes where it likes */
@@ -156,7 +162,8 @@ static void step(struct fake *f, struct input *in, bool modern)
 /* The property: after a reset an honest driver is served. */
 static void check_alive(struct fake *f)
 {
-	struct vdesc d[3] = { { 0x10000, 16, VD_NEXT, 1 }, { 0x11000, 512, VD_WRITE | VD_NEXT, 2 },
+	struct vdesc d[3] = { { 0x10000, 16, VD_NEXT, 1 },
+		{ 0x11000, 512, VD_WRITE | VD_NEXT, 2 },
 		{ 0x12000, 1, VD_WRITE, 0 } };
 
 	reset(f);
@@ -165,7 +172,8 @@ static void check_alive(struct fake *f)
 	*(uint8_t *)fake_ram(f, 0x12000) = 0xaa;
 	put16(f, RINGS + 0x802, 1);
 	fake_write(f, fake_bar(f, 3, 4) + 0x3000, 2, 0);
-	if (!fake_wait8(f, fake_ram(f, 0x12000), 0xaa) || *(uint8_t *)fake_ram(f, 0x12000) != 0) {
+	if (!fake_wait8(f, fake_ram(f, 0x12000), 0xaa) ||
+	    *(uint8_t *)fake_ram(f, 0x12000) != 0) {
 		fprintf(stderr, "the device is dead after a reset\n");
 		abort();
 	}

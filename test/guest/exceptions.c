@@ -1,17 +1,19 @@
 /*
- * Exceptions and interrupts in long mode: error codes, stacks, double faults, single
- * step, breakpoints, interrupt shadows, NMI blocking.
+ * Exceptions and interrupts in long mode: error codes, stacks, double faults,
+ * single step, breakpoints, interrupt shadows, NMI blocking.
  */
 #include "guest.h"
 
 static u8 ro_page[4096] __attribute__((aligned(4096)));
 
-
 static void vectors(void)
 {
 	u64 at;
 
-	TRY("xor %%edx, %%edx\n\txor %%ecx, %%ecx\n\tdiv %%ecx", : : : "rax", "rcx", "rdx");
+	TRY("xor %%edx, %%edx\n\txor %%ecx, %%ecx\n\tdiv %%ecx",
+	    :
+	    :
+	    : "rax", "rcx", "rdx");
 	CHECK(CAUGHT(0, 0) && caught.rflags & 0x10000); /* a fault pushes RF */
 	/* Fault: RIP of the instruction. Trap: behind it. */
 	TRY("lea 1f, %%rbx\n1:\tud2", : "=&b"(at) : : "memory");
@@ -58,7 +60,10 @@ static void vectors(void)
 	idt[0x90].sel = SEL_KCODE;
 	/* An exception through a bad gate: EXT is set. */
 	idt[0].type = 0;
-	TRY("xor %%edx, %%edx\n\txor %%ecx, %%ecx\n\tdiv %%ecx", : : : "rax", "rcx", "rdx");
+	TRY("xor %%edx, %%edx\n\txor %%ecx, %%ecx\n\tdiv %%ecx",
+	    :
+	    :
+	    : "rax", "rcx", "rdx");
 	CHECK(caught.vector == 8 || CAUGHT(13, 3)); /* #DE then #GP: #DF */
 	CHECK(CAUGHT(8, 0));
 	idt[0].type = 0x8e;
@@ -84,7 +89,10 @@ static void vectors(void)
 	/* IRET from 64-bit with NT; to a non-canonical address. */
 	TRY("pushfq\n\torl $0x4000, (%%rsp)\n\tpopfq\n\tiretq", : : : "memory");
 	CHECK(CAUGHT(13, 0));
-	TRY("mov %%rsp, %%rax\n\tpush %0\n\tpush %%rax\n\tpushfq\n\tpush %1\n\tpush %2\n\tiretq", : : "r"((u64)SEL_KDATA), "r"((u64)SEL_KCODE), "r"(0x800000000000ull)
+	TRY("mov %%rsp, %%rax\n\tpush %0\n\tpush %%rax\n\tpushfq\n\tpush "
+	    "%1\n\tpush %2\n\tiretq",
+	    :
+	    : "r"((u64)SEL_KDATA), "r"((u64)SEL_KCODE), "r"(0x800000000000ull)
 	    : "rax", "memory");
 	CHECK(CAUGHT(13, 0));
 }
@@ -120,7 +128,10 @@ static void stacks(void)
 	tss[0].ist[0] = top;
 	trap_hook = 0;
 	idt[6].ist = 0;
-	/* A stack that cannot be written: #PF while delivering, then #DF on its IST. */
+	/*
+	 * A stack that cannot be written: #PF while delivering, then #DF on its
+	 * IST.
+	 */
 	idt[8].ist = 1;
 	map(0x40000000, (u64)ro_page | 5);
 	TRY("mov %0, %%rsp\n\tud2\n\t", : : "r"(0x40001000ull) : "memory");
@@ -177,25 +188,39 @@ static void single_step(void)
 	write_dr(6, 0);
 	steps = 0;
 	/* POPF itself is not trapped; the three NOPs and the second POPF are. */
-	asm volatile("pushfq\n\tpushfq\n\torl $0x100, (%%rsp)\n\tlea 1f, %0\n\tpopfq\n\t"
-		     "nop\n1:\tnop\n\tnop\n\tpopfq" : "=r"(a) : : "memory", "cc");
+	asm volatile(
+	    "pushfq\n\tpushfq\n\torl $0x100, (%%rsp)\n\tlea 1f, %0\n\tpopfq\n\t"
+	    "nop\n1:\tnop\n\tnop\n\tpopfq"
+	    : "=r"(a)
+	    :
+	    : "memory", "cc");
 	CHECK(steps == 4 && step_rip[0] == a);
 	CHECK((read_dr6() & 0xffff) == 0x4ff0);
 	/* REP: one trap an element. */
 	steps = 0;
-	asm volatile("pushfq\n\tpushfq\n\torl $0x100, (%%rsp)\n\tpopfq\n\trep stosb\n\tpopfq"
-		     : : "D"(buf), "c"(5), "a"(7) : "memory", "cc");
+	asm volatile(
+	    "pushfq\n\tpushfq\n\torl $0x100, (%%rsp)\n\tpopfq\n\trep stosb\n\tpopfq"
+	    :
+	    : "D"(buf), "c"(5), "a"(7)
+	    : "memory", "cc");
 	CHECK(steps == 6 && buf[4] == 7);
 	/* MOV SS holds the trap of the next instruction... of itself off. */
 	steps = 0;
-	asm volatile("mov %%ss, %%eax\n\tpushfq\n\tpushfq\n\torl $0x100, (%%rsp)\n\tpopfq\n\t"
-		     "mov %%eax, %%ss\n\tnop\n\tpopfq" : : : "rax", "memory", "cc");
+	asm volatile("mov %%ss, %%eax\n\tpushfq\n\tpushfq\n\torl $0x100, "
+		     "(%%rsp)\n\tpopfq\n\t"
+		     "mov %%eax, %%ss\n\tnop\n\tpopfq"
+		     :
+		     :
+		     : "rax", "memory", "cc");
 	CHECK(steps == 2);
 	/* INT n clears TF: the handler is not stepped. */
 	steps = 0;
 	reset_trap();
-	asm volatile(TRY_BEGIN "pushfq\n\torl $0x100, (%%rsp)\n\tpopfq\n\tint $0x80" TRY_END
-		     : : : "memory", "cc");
+	asm volatile(TRY_BEGIN
+		     "pushfq\n\torl $0x100, (%%rsp)\n\tpopfq\n\tint $0x80" TRY_END
+		     :
+		     :
+		     : "memory", "cc");
 	CHECK(caught.vector == 0x80 && (caught.rflags & 0x100) && steps == 0);
 	asm volatile("mov resume+8, %%rsp" : : : "memory");
 	/* A fault leaves no single-step trap behind. */
@@ -218,7 +243,10 @@ static void breakpoints(void)
 	CHECK(CAUGHT(1, 0) && caught.rip == at && (read_dr6() & 0xf) == 1);
 	trap_hook = count_steps;
 	steps = 0;
-	/* The handler returns with RF clear in the frame: it comes again until RF is set. */
+	/*
+	 * The handler returns with RF clear in the frame: it comes again until RF
+	 * is set.
+	 */
 	write_dr(7, 0x400);
 	trap_hook = 0;
 
@@ -228,16 +256,21 @@ static void breakpoints(void)
 	write_dr(7, 0x408 | 1 << 20 | 3 << 22); /* write, 4 bytes */
 	reset_trap();
 	asm volatile(TRY_BEGIN "lea 1f, %0\n\tmovb $5, 3(%1)\n1:" TRY_END
-		     : "=&b"(b) : "r"(&watched[1]) : "memory");
+		     : "=&b"(b)
+		     : "r"(&watched[1])
+		     : "memory");
 	CHECK(CAUGHT(1, 0) && caught.rip == b && (read_dr6() & 0xf) == 2 &&
-	    watched[1] == 0x5000000);
+	      watched[1] == 0x5000000);
 	write_dr(6, 0);
 	try_read((u64)&watched[1]);
 	CHECK(caught.vector == -1);
 	try_write((u64)&watched[2], 1);
 	CHECK(caught.vector == -1);
 	reset_trap();
-	asm volatile(TRY_BEGIN "lock addl $1, (%0)" TRY_END : : "r"(&watched[1]) : "memory");
+	asm volatile(TRY_BEGIN "lock addl $1, (%0)" TRY_END
+		     :
+		     : "r"(&watched[1])
+		     : "memory");
 	CHECK(CAUGHT(1, 0));
 	/* Reads and writes. */
 	write_dr(7, 0x408 | 3 << 20 | 3 << 22);
@@ -274,24 +307,37 @@ static void shadows(void)
 	outb(PORT_INTR, 0x41);
 	CHECK(caught.vector == -1);
 	asm volatile(TRY_BEGIN "lea 1f, %0\n\tsti\n\tnop\n1:\tnop\n\tcli" TRY_END
-		     : "=&b"(a) : : "memory");
+		     : "=&b"(a)
+		     :
+		     : "memory");
 	CHECK(CAUGHT(0x41, 0) && caught.rip == a && (caught.rflags & 0x200));
 	/* STI with IF set shadows nothing; HLT wakes up behind itself. */
 	reset_trap();
 	outb(PORT_INTR, 0x42);
 	asm volatile(TRY_BEGIN "lea 1f, %0\n\tsti\n\thlt\n1:\tcli" TRY_END
-		     : "=&b"(a) : : "memory");
+		     : "=&b"(a)
+		     :
+		     : "memory");
 	CHECK(CAUGHT(0x42, 0) && caught.rip == a);
 	/* MOV SS shadows one instruction with interrupts on. */
 	reset_trap();
-	asm volatile(TRY_BEGIN "mov %%ss, %%ecx\n\tlea 1f, %0\n\tmov $0x43, %%al\n\tsti\n\tnop\n\t"
-		     "outb %%al, $0xf6\n\tnop\n1:\tcli" TRY_END
-		     : "=&b"(a) : : "rax", "rcx", "memory");
+	asm volatile(
+	    TRY_BEGIN
+	    "mov %%ss, %%ecx\n\tlea 1f, %0\n\tmov $0x43, %%al\n\tsti\n\tnop\n\t"
+	    "outb %%al, $0xf6\n\tnop\n1:\tcli" TRY_END
+	    : "=&b"(a)
+	    :
+	    : "rax", "rcx", "memory");
 	CHECK(CAUGHT(0x43, 0) && caught.rip <= a);
 	reset_trap();
 	outb(PORT_INTR, 0x44);
-	asm volatile(TRY_BEGIN "mov %%ss, %%ecx\n\tlea 1f, %0\n\tsti\n\tmov %%ecx, %%ss\n\tnop\n"
-		     "1:\tcli" TRY_END : "=&b"(a) : : "rcx", "memory");
+	asm volatile(
+	    TRY_BEGIN
+	    "mov %%ss, %%ecx\n\tlea 1f, %0\n\tsti\n\tmov %%ecx, %%ss\n\tnop\n"
+	    "1:\tcli" TRY_END
+	    : "=&b"(a)
+	    :
+	    : "rcx", "memory");
 	CHECK(CAUGHT(0x44, 0) && caught.rip == a);
 	/* CR8 holds lower classes back. */
 	reset_trap();
@@ -300,13 +346,18 @@ static void shadows(void)
 	asm volatile(TRY_BEGIN "sti\n\tnop\n\tnop\n\tcli" TRY_END : : : "memory");
 	CHECK(caught.vector == -1);
 	asm volatile(TRY_BEGIN "sti\n\tnop\n\tmov %0, %%cr8\n\tnop\n\tcli" TRY_END
-		     : : "r"(0ull) : "memory");
+		     :
+		     : "r"(0ull)
+		     : "memory");
 	CHECK(CAUGHT(0x45, 0));
 	/* POPF and IRET open the window at once. */
 	reset_trap();
 	outb(PORT_INTR, 0x46);
-	asm volatile(TRY_BEGIN "lea 1f, %0\n\tpushfq\n\torl $0x200, (%%rsp)\n\tpopfq\n1:\tnop\n\tcli"
-		     TRY_END : "=&b"(a) : : "memory");
+	asm volatile(TRY_BEGIN "lea 1f, %0\n\tpushfq\n\torl $0x200, "
+			       "(%%rsp)\n\tpopfq\n1:\tnop\n\tcli" TRY_END
+		     : "=&b"(a)
+		     :
+		     : "memory");
 	CHECK(CAUGHT(0x46, 0) && caught.rip == a);
 }
 

@@ -1,6 +1,6 @@
 /*
- * FPU, SSE and AVX in a machine: lazy switching by #NM, CR4.OSFXSR and OSXSAVE, #MF,
- * #XM, FXSAVE and XSAVE, faults in vector loads.
+ * FPU, SSE and AVX in a machine: lazy switching by #NM, CR4.OSFXSR and OSXSAVE,
+ * #MF, #XM, FXSAVE and XSAVE, faults in vector loads.
  */
 #include "guest.h"
 
@@ -20,7 +20,10 @@ static void lazy(void)
 	TRY("fxsave (%0)", : : "r"(area) : "memory");
 	CHECK(CAUGHT(7, 0));
 	asm volatile("clts");
-	TRY("fninit\n\tfld1\n\tfld1\n\tfaddp\n\tfistpl (%0)", : : "r"(cell) : "memory");
+	TRY("fninit\n\tfld1\n\tfld1\n\tfaddp\n\tfistpl (%0)",
+	    :
+	    : "r"(cell)
+	    : "memory");
 	CHECK(caught.vector == -1 && *(u32 *)cell == 2);
 	write_cr0(read_cr0() | 4); /* EM */
 	TRY("fld1", NO_OPERANDS);
@@ -43,8 +46,10 @@ static void exceptions(void)
 	static const float zero[4], one[4] = { 1, 1, 1, 1 };
 	u32 r;
 
-	TRY("ldmxcsr %0\n\tmovups %1, %%xmm0\n\tdivps %2, %%xmm0", : : "m"(unmasked),
-	    "m"(one), "m"(zero) : "memory");
+	TRY("ldmxcsr %0\n\tmovups %1, %%xmm0\n\tdivps %2, %%xmm0",
+	    :
+	    : "m"(unmasked), "m"(one), "m"(zero)
+	    : "memory");
 	CHECK(CAUGHT(19, 0));
 	asm volatile("stmxcsr %0" : "=m"(r));
 	CHECK(r & 4);
@@ -58,7 +63,9 @@ static void exceptions(void)
 	r = 0x1f80;
 	asm volatile("ldmxcsr %0" : : "m"(r));
 	/* x87: reported by the next waiting instruction. */
-	TRY("fninit\n\tfldcw %0\n\tfld1\n\tfldz\n\tfdivrp\n\tfnop\n\tfwait", : : "m"(cw)
+	TRY("fninit\n\tfldcw %0\n\tfld1\n\tfldz\n\tfdivrp\n\tfnop\n\tfwait",
+	    :
+	    : "m"(cw)
 	    : "memory");
 	CHECK(CAUGHT(16, 0));
 	asm volatile("fninit");
@@ -69,12 +76,18 @@ static void saves(void)
 	u32 r[4];
 
 	TRY("fninit\n\tfxsave (%0)", : : "r"(area) : "memory");
-	CHECK(caught.vector == -1 && *(u16 *)area == 0x37f && *(u32 *)(area + 24) == 0x1f80);
+	CHECK(caught.vector == -1 && *(u16 *)area == 0x37f &&
+	      *(u32 *)(area + 24) == 0x1f80);
 	TRY("fxsave 8(%0)", : : "r"(area) : "memory");
 	CHECK(CAUGHT(13, 0));
-	asm volatile("movups %0, %%xmm7" : : "m"(*(const char(*)[16]) "0123456789abcde"));
-	asm volatile("fxsave (%0)\n\tpxor %%xmm7, %%xmm7\n\tfxrstor (%0)\n\tmovups %%xmm7, (%1)"
-		     : : "r"(area), "r"(cell) : "memory");
+	asm volatile("movups %0, %%xmm7"
+		     :
+		     : "m"(*(const char(*)[16]) "0123456789abcde"));
+	asm volatile("fxsave (%0)\n\tpxor %%xmm7, %%xmm7\n\tfxrstor (%0)\n\tmovups "
+		     "%%xmm7, (%1)"
+		     :
+		     : "r"(area), "r"(cell)
+		     : "memory");
 	CHECK(((u8 *)cell)[0] == '0' && ((u8 *)cell)[14] == 'e');
 
 	cpuid(1, 0, r);
@@ -86,7 +99,7 @@ static void saves(void)
 	write_cr4(read_cr4() | 0x40000);
 	cpuid(1, 0, r);
 	CHECK(r[2] & 1u << 27);
-	TRY("xsetbv", : : "a"(6), "c"(0), "d"(0));	/* x87 is not optional */
+	TRY("xsetbv", : : "a"(6), "c"(0), "d"(0)); /* x87 is not optional */
 	CHECK(CAUGHT(13, 0));
 	TRY("xsetbv", : : "a"(0x80000007), "c"(0), "d"(0));
 	CHECK(CAUGHT(13, 0));
@@ -94,7 +107,7 @@ static void saves(void)
 	CHECK(CAUGHT(13, 0));
 	if (!(r[2] & 1u << 28))
 		return;
-	TRY("xsetbv", : : "a"(5), "c"(0), "d"(0));	/* AVX needs SSE */
+	TRY("xsetbv", : : "a"(5), "c"(0), "d"(0)); /* AVX needs SSE */
 	CHECK(CAUGHT(13, 0));
 	TRY("xsetbv", : : "a"(3), "c"(0), "d"(0));
 	TRY("vpxor %%ymm0, %%ymm0, %%ymm0", NO_OPERANDS);
@@ -107,9 +120,12 @@ static void saves(void)
 		cell[i] = 0x1111111111111111 * i;
 	memset(area, 0, sizeof(area));
 	TRY("vmovdqu (%0), %%ymm5\n\txsave (%1)\n\tvzeroall\n\txrstor (%1)\n\t"
-	    "vmovdqu %%ymm5, 32(%0)", : : "r"(cell), "r"(area), "a"(7), "d"(0) : "memory");
+	    "vmovdqu %%ymm5, 32(%0)",
+	    :
+	    : "r"(cell), "r"(area), "a"(7), "d"(0)
+	    : "memory");
 	CHECK(caught.vector == -1 && cell[7] == 0x3333333333333333 &&
-	    cell[5] == 0x1111111111111111);
+	      cell[5] == 0x1111111111111111);
 	/* FS, DS ... an XSAVE area with a reserved bit set is refused. */
 	area[512 + 1] = 0x80;
 	TRY("xrstor (%0)", : : "r"(area), "a"(7), "d"(0) : "memory");
@@ -135,13 +151,21 @@ static void memory(void)
 	TRY("fxsave 0xf00(%0)", : : "r"(va) : "memory");
 	CHECK(CAUGHT(14, 2));
 	map(va + 0x1000, (u64)frame | 7);
-	TRY("movups 0xff8(%0), %%xmm1\n\tmovups %%xmm1, 0xff8(%0)", : : "r"(va) : "memory");
+	TRY("movups 0xff8(%0), %%xmm1\n\tmovups %%xmm1, 0xff8(%0)",
+	    :
+	    : "r"(va)
+	    : "memory");
 	CHECK(caught.vector == -1);
 	if (have_host()) {
 		va = MMIO_PAGE;
-		TRY("movups %%xmm7, (%0)\n\tmovups (%0), %%xmm6\n\tmovups %%xmm6, (%1)\n\t"
-		    "movups %%xmm7, 16(%1)", : : "r"(va), "r"(cell) : "memory");
-		CHECK(caught.vector == -1 && cell[0] == cell[2] && cell[1] == cell[3]);
+		TRY("movups %%xmm7, (%0)\n\tmovups (%0), %%xmm6\n\tmovups %%xmm6, "
+		    "(%1)\n\t"
+		    "movups %%xmm7, 16(%1)",
+		    :
+		    : "r"(va), "r"(cell)
+		    : "memory");
+		CHECK(caught.vector == -1 && cell[0] == cell[2] &&
+		      cell[1] == cell[3]);
 	}
 }
 

@@ -22,7 +22,7 @@
 #define PORT_PUTC 0x3f8
 #define PORT_EXIT 0xf4
 #define PORT_NMI  0xf5 /* any write: an NMI for the writing CPU */
-#define PORT_INTR 0xf6 /* a write: this vector becomes pending for the writing CPU */
+#define PORT_INTR 0xf6 /* a write: this vector becomes pending for the writer */
 #define PORT_HOST 0xf7 /* reads HOST_MAGIC when the runner is ours */
 #define PORT_ECHO 0xf8 /* reads back what was written, 1, 2 or 4 bytes */
 #define PORT_TICK 0xf9 /* this vector comes every 100 us; 0: no more */
@@ -85,26 +85,32 @@ void print(const char *s);
 void print_hex(u64 v);
 _Noreturn void guest_exit(unsigned status);
 void guest_main(unsigned cpu);
-void set_gate(unsigned vector, void (*fn)(void), unsigned type, unsigned dpl, unsigned ist);
+void set_gate(
+    unsigned vector, void (*fn)(void), unsigned type, unsigned dpl, unsigned ist);
 /* Runs code in ring 3 until its first event. */
 void run_user(void (*rip)(void), u64 rflags, u64 arg);
 void run_user32(void (*rip)(void), u64 rflags, u64 arg);
-/* Maps 4 KiB at va (in the second GiB or above, below 2 TiB) with raw entry bits. */
+/*
+ * Maps 4 KiB at va (in the second GiB or above, below 2 TiB) with raw entry bits.
+ */
 void map(u64 va, u64 entry);
 u64 *pte(u64 va);
 
-#define CHECK(cond) check(cond, __FILE__, __LINE__, #cond)
+#define CHECK(cond)  check(cond, __FILE__, __LINE__, #cond)
 #define CAUGHT(v, e) (caught.vector == (v) && caught.error == (u64)(e))
 
 /* Around the instructions of an asm statement that may trap. */
 #define TRY_BEGIN "movq $77f, resume\n\tmovq %%rsp, resume+8\n\t"
-#define TRY_END	  "\n77:\tmovq $0, resume\n\t"
+#define TRY_END   "\n77:\tmovq $0, resume\n\t"
 
-/* One fragment that may trap; the rest after text are operands: ": out : in : clobber". */
-#define TRY(text, ...)                                                               \
-	do {                                                                         \
-		reset_trap();                                                        \
-		asm volatile(TRY_BEGIN text TRY_END __VA_ARGS__);                    \
+/*
+ * One fragment that may trap; the rest after text are operands: ": out : in :
+ * clobber".
+ */
+#define TRY(text, ...)                                                             \
+	do {                                                                       \
+		reset_trap();                                                      \
+		asm volatile(TRY_BEGIN text TRY_END __VA_ARGS__);                  \
 	} while (0)
 #define NO_OPERANDS : : : "rax", "rbx", "rcx", "rdx", "memory", "cc"
 
@@ -135,7 +141,8 @@ static inline bool have_host(void)
 
 static inline void cpuid(u32 leaf, u32 sub, u32 r[4])
 {
-	asm volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3])
+	asm volatile("cpuid"
+		     : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3])
 		     : "a"(leaf), "c"(sub));
 }
 
@@ -149,7 +156,10 @@ static inline u64 rdmsr(u32 msr)
 
 static inline void wrmsr(u32 msr, u64 v)
 {
-	asm volatile("wrmsr" : : "c"(msr), "a"((u32)v), "d"((u32)(v >> 32)) : "memory");
+	asm volatile("wrmsr"
+		     :
+		     : "c"(msr), "a"((u32)v), "d"((u32)(v >> 32))
+		     : "memory");
 }
 
 /* MSR writes that may fault. */
@@ -157,31 +167,38 @@ static inline void try_wrmsr(u32 msr, u64 v)
 {
 	reset_trap();
 	asm volatile(TRY_BEGIN "wrmsr" TRY_END
-		     : : "c"(msr), "a"((u32)v), "d"((u32)(v >> 32)) : "memory");
+		     :
+		     : "c"(msr), "a"((u32)v), "d"((u32)(v >> 32))
+		     : "memory");
 }
 
 static inline void try_rdmsr(u32 msr)
 {
 	reset_trap();
-	asm volatile(TRY_BEGIN "rdmsr" TRY_END : : "c"(msr) : "rax", "rdx", "memory");
+	asm volatile(TRY_BEGIN "rdmsr" TRY_END
+		     :
+		     : "c"(msr)
+		     : "rax", "rdx", "memory");
 }
 
-#define CR_ACCESS(n)                                                                 \
-	static inline u64 read_cr##n(void)                                           \
-	{                                                                            \
-		u64 v;                                                               \
-		asm volatile("mov %%cr" #n ", %0" : "=r"(v) : : "memory");           \
-		return v;                                                            \
-	}                                                                            \
-	static inline void write_cr##n(u64 v)                                        \
-	{                                                                            \
-		asm volatile("mov %0, %%cr" #n : : "r"(v) : "memory");               \
-	}                                                                            \
-	static inline void try_write_cr##n(u64 v)                                    \
-	{                                                                            \
-		reset_trap();                                                        \
-		asm volatile(TRY_BEGIN "mov %0, %%cr" #n TRY_END : : "r"(v)          \
-			     : "memory");                                            \
+#define CR_ACCESS(n)                                                               \
+	static inline u64 read_cr##n(void)                                         \
+	{                                                                          \
+		u64 v;                                                             \
+		asm volatile("mov %%cr" #n ", %0" : "=r"(v) : : "memory");         \
+		return v;                                                          \
+	}                                                                          \
+	static inline void write_cr##n(u64 v)                                      \
+	{                                                                          \
+		asm volatile("mov %0, %%cr" #n : : "r"(v) : "memory");             \
+	}                                                                          \
+	static inline void try_write_cr##n(u64 v)                                  \
+	{                                                                          \
+		reset_trap();                                                      \
+		asm volatile(TRY_BEGIN "mov %0, %%cr" #n TRY_END                   \
+			     :                                                     \
+			     : "r"(v)                                              \
+			     : "memory");                                          \
 	}
 CR_ACCESS(0)
 CR_ACCESS(2)
@@ -199,21 +216,29 @@ static inline u64 try_read(u64 va)
 	u64 v = 0;
 
 	reset_trap();
-	asm volatile(TRY_BEGIN "mov (%1), %0" TRY_END : "+r"(v) : "r"(va) : "memory");
+	asm volatile(TRY_BEGIN "mov (%1), %0" TRY_END
+		     : "+r"(v)
+		     : "r"(va)
+		     : "memory");
 	return v;
 }
 
 static inline void try_write(u64 va, u64 v)
 {
 	reset_trap();
-	asm volatile(TRY_BEGIN "mov %0, (%1)" TRY_END : : "r"(v), "r"(va) : "memory");
+	asm volatile(TRY_BEGIN "mov %0, (%1)" TRY_END
+		     :
+		     : "r"(v), "r"(va)
+		     : "memory");
 }
 
 static inline void try_call(u64 va)
 {
 	reset_trap();
-	asm volatile(TRY_BEGIN "call *%0" TRY_END : : "r"(va)
+	asm volatile(TRY_BEGIN "call *%0" TRY_END
+		     :
+		     : "r"(va)
 		     : "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11",
-		       "memory", "cc");
+		     "memory", "cc");
 }
 #endif

@@ -4,17 +4,17 @@
  */
 #pragma once
 
-#define SEL_KCODE   0x08
-#define SEL_KDATA   0x10
-#define SEL_UCODE   0x1b
-#define SEL_UDATA   0x23
-#define SEL_TSS     0x28 /* the first task */
-#define SEL_DFTSS   0x30 /* free to use from here on, to 0xff */
-#define SEL_FREE    0x40
+#define SEL_KCODE  0x08
+#define SEL_KDATA  0x10
+#define SEL_UCODE  0x1b
+#define SEL_UDATA  0x23
+#define SEL_TSS    0x28 /* the first task */
+#define SEL_DFTSS  0x30 /* free to use from here on, to 0xff */
+#define SEL_FREE   0x40
 
-#define PORT_PUTC 0x3f8
-#define PORT_EXIT 0xf4
-#define PORT_HOST 0xf7
+#define PORT_PUTC  0x3f8
+#define PORT_EXIT  0xf4
+#define PORT_HOST  0xf7
 #define HOST_MAGIC 0x5a
 
 #ifndef __ASSEMBLER__
@@ -61,19 +61,23 @@ _Noreturn void guest_exit(u32 status);
 void guest_main(void);
 u64 segment(u32 base, u32 limit, u32 access, u32 flags);
 u64 gate(u32 type, u32 sel, u32 offset);
-/* IRET to a frame of {eip, cs, eflags, esp, ss, es, ds, fs, gs} until the next event. */
+/*
+ * IRET to a frame of {eip, cs, eflags, esp, ss, es, ds, fs, gs} until the next
+ * event.
+ */
 void run_frame(const u32 *frame, u32 words);
 
-#define CHECK(cond) check(cond, __FILE__, __LINE__, #cond)
+#define CHECK(cond)  check(cond, __FILE__, __LINE__, #cond)
 #define CAUGHT(v, e) (caught.vector == (v) && caught.error == (u32)(e))
-#define TRY_BEGIN                                                                    \
-	"movl $77f, resume\n\tmovl %%esp, resume+4\n\tmovl %%ebx, resume+8\n\t"       \
-	"movl %%esi, resume+12\n\tmovl %%edi, resume+16\n\tmovl %%ebp, resume+20\n\t"
-#define TRY_END	  "\n77:\tmovl $0, resume\n\t"
-#define TRY(text, ...)                                                               \
-	do {                                                                         \
-		reset_trap();                                                        \
-		asm volatile(TRY_BEGIN text TRY_END __VA_ARGS__);                    \
+#define TRY_BEGIN                                                                  \
+	"movl $77f, resume\n\tmovl %%esp, resume+4\n\tmovl %%ebx, resume+8\n\t"    \
+	"movl %%esi, resume+12\n\tmovl %%edi, resume+16\n\tmovl %%ebp, "           \
+	"resume+20\n\t"
+#define TRY_END "\n77:\tmovl $0, resume\n\t"
+#define TRY(text, ...)                                                             \
+	do {                                                                       \
+		reset_trap();                                                      \
+		asm volatile(TRY_BEGIN text TRY_END __VA_ARGS__);                  \
 	} while (0)
 #define NO_OPERANDS : : : "eax", "ecx", "edx", "memory", "cc"
 

@@ -120,13 +120,18 @@ void trap(struct frame *f)
 	resume.rip = 0;
 }
 
-void set_gate(unsigned vector, void (*fn)(void), unsigned type, unsigned dpl, unsigned ist)
+void set_gate(
+    unsigned vector, void (*fn)(void), unsigned type, unsigned dpl, unsigned ist)
 {
 	u64 at = (u64)fn;
 
 	idt[vector] = (struct gate){
-		.lo = at, .sel = SEL_KCODE, .ist = ist, .type = 0x80 | dpl << 5 | type,
-		.mid = at >> 16, .hi = at >> 32,
+		.lo = at,
+		.sel = SEL_KCODE,
+		.ist = ist,
+		.type = 0x80 | dpl << 5 | type,
+		.mid = at >> 16,
+		.hi = at >> 32,
 	};
 }
 
@@ -145,8 +150,8 @@ void cpu_init(unsigned cpu)
 	tss[cpu].ist[0] = (u64)ist_stack[cpu + 1];
 	tss[cpu].iomap = sizeof(struct tss) - sizeof(tss[cpu].bitmap);
 	memset(tss[cpu].bitmap, 0xff, sizeof(tss[cpu].bitmap));
-	gdt[SEL_TSS / 8 + cpu * 2] = limit | (at & 0xffffff) << 16 | 0x89ull << 40 |
-	    (at >> 24 & 0xff) << 56;
+	gdt[SEL_TSS / 8 + cpu * 2] =
+	    limit | (at & 0xffffff) << 16 | 0x89ull << 40 | (at >> 24 & 0xff) << 56;
 	gdt[SEL_TSS / 8 + cpu * 2 + 1] = at >> 32;
 	asm volatile("lidt %0; ltr %w1" : : "m"(p), "r"(SEL_TSS + cpu * 16));
 }

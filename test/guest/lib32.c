@@ -106,7 +106,10 @@ void trap(struct frame *f)
 		guest_exit(126);
 	}
 	/* Abandons the interrupted context: ring 0, flags clean, flat segments. */
-	asm volatile("pushl $2\n\tpopf\n\tmov %0, %%ss" : : "r"(SEL_KDATA) : "memory", "cc");
+	asm volatile("pushl $2\n\tpopf\n\tmov %0, %%ss"
+		     :
+		     : "r"(SEL_KDATA)
+		     : "memory", "cc");
 	resume_eip = resume.eip;
 	resume_esp = resume.esp;
 	resume.eip = 0;
@@ -115,13 +118,14 @@ void trap(struct frame *f)
 u64 segment(u32 base, u32 limit, u32 access, u32 flags)
 {
 	return (limit & 0xffff) | (u64)(base & 0xffffff) << 16 | (u64)access << 40 |
-	    (u64)(limit >> 16 & 15) << 48 | (u64)flags << 52 | (u64)(base >> 24) << 56;
+	       (u64)(limit >> 16 & 15) << 48 | (u64)flags << 52 |
+	       (u64)(base >> 24) << 56;
 }
 
 u64 gate(u32 type, u32 sel, u32 offset)
 {
 	return (offset & 0xffff) | sel << 16 | (u64)type << 40 |
-	    (u64)(offset >> 16) << 48;
+	       (u64)(offset >> 16) << 48;
 }
 
 void cpu_init(void)
@@ -132,8 +136,8 @@ void cpu_init(void)
 	} __attribute__((packed)) p = { sizeof(idt) - 1, (u32)idt };
 
 	for (unsigned i = 0; i < 256; i++)
-		idt[i] = gate(i == 0x80 || i == 3 || i == 4 ? 0xee : 0x8e, SEL_KCODE,
-		    (u32)stub_table + i * 16);
+		idt[i] = gate(i == 0x80 || i == 3 || i == 4 ? 0xee : 0x8e,
+		    SEL_KCODE, (u32)stub_table + i * 16);
 	tss.esp0 = (u32)kernel_stack_top;
 	tss.ss0 = SEL_KDATA;
 	tss.iomap = 104;

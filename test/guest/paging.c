@@ -1,18 +1,20 @@
-/* Page tables: sizes, rights, A/D bits, reserved bits, PCID, page-crossing faults. */
+/*
+ * Page tables: sizes, rights, A/D bits, reserved bits, PCID, page-crossing faults.
+ */
 #include "guest.h"
 
-#define P   1ull
-#define W   2ull
-#define U   4ull
-#define A   0x20ull
-#define D   0x40ull
-#define PS  0x80ull
-#define G   0x100ull
-#define NX  (1ull << 63)
-#define CR4_PGE 0x80ull
+#define P         1ull
+#define W         2ull
+#define U         4ull
+#define A         0x20ull
+#define D         0x40ull
+#define PS        0x80ull
+#define G         0x100ull
+#define NX        (1ull << 63)
+#define CR4_PGE   0x80ull
 #define CR4_PCIDE 0x20000ull
-#define CR4_SMEP 0x100000ull
-#define CR4_SMAP 0x200000ull
+#define CR4_SMEP  0x100000ull
+#define CR4_SMAP  0x200000ull
 
 static u8 frame_a[4096] __attribute__((aligned(4096)));
 static u8 frame_b[4096] __attribute__((aligned(4096)));
@@ -42,7 +44,10 @@ static void basic(void)
 	try_call(VA);
 	CHECK(CAUGHT(14, 0x10) && caught.cr2 == VA && caught.rip == VA);
 
-	/* Non-canonical: #GP, but #SS through RSP (whose handler needs a good stack). */
+	/*
+	 * Non-canonical: #GP, but #SS through RSP (whose handler needs a good
+	 * stack).
+	 */
 	try_read(0x800000000000);
 	CHECK(CAUGHT(13, 0));
 	try_read(0x7ffffffffffc);
@@ -52,12 +57,18 @@ static void basic(void)
 	idt[12].ist = 1;
 	reset_trap();
 	asm volatile(TRY_BEGIN "mov %0, %%rsp\n\tpush %%rax" TRY_END
-		     "\n\tmov resume+8, %%rsp" : : "r"(0x900000000000ull) : "memory");
+			       "\n\tmov resume+8, %%rsp"
+		     :
+		     : "r"(0x900000000000ull)
+		     : "memory");
 	CHECK(CAUGHT(12, 0) && caught.rsp == 0x900000000000);
 	reset_trap();
-	asm volatile(TRY_BEGIN "mov %%rbp, %%rbx\n\tmov %0, %%rbp\n\tmov (%%rbp), %%rax\n"
+	asm volatile(TRY_BEGIN
+		     "mov %%rbp, %%rbx\n\tmov %0, %%rbp\n\tmov (%%rbp), %%rax\n"
 		     "\tmov %%rbx, %%rbp" TRY_END "\n\tmov %%rbx, %%rbp"
-		     : : "r"(0x900000000000ull) : "rax", "rbx", "memory");
+		     :
+		     : "r"(0x900000000000ull)
+		     : "rax", "rbx", "memory");
 	CHECK(CAUGHT(12, 0));
 }
 
@@ -82,7 +93,9 @@ static void accessed_dirty(void)
 	map(VA, pa(frame_a) | P | U);
 	reset_trap();
 	asm volatile(TRY_BEGIN "lock cmpxchgq %%rcx, (%0)" TRY_END
-		     : : "r"(VA), "a"(0x123456789), "c"(1) : "memory", "cc");
+		     :
+		     : "r"(VA), "a"(0x123456789), "c"(1)
+		     : "memory", "cc");
 	CHECK(CAUGHT(14, 3));
 }
 
@@ -156,7 +169,10 @@ static void user(void)
 	frame_a[1] = 0x80;
 	run_user((void (*)(void))VA, 0, 0);
 	CHECK(CAUGHT(14, 0x15) && caught.rip == VA);
-	/* SYS accesses (GDT) ignore U: the frame got pushed, or we would not be here. */
+	/*
+	 * SYS accesses (GDT) ignore U: the frame got pushed, or we would not be
+	 * here.
+	 */
 	run_user(user_nop, 0, 0);
 	CHECK(caught.vector == 0x80);
 }
@@ -275,29 +291,38 @@ static void crossing(void)
 	map(VB, 0);
 	*(u32 *)(frame_a + 4092) = 0x11111111;
 	try_write(VA + 4092, ~0ull);
-	CHECK(CAUGHT(14, 2) && caught.cr2 == VB && *(u32 *)(frame_a + 4092) == 0x11111111);
+	CHECK(CAUGHT(14, 2) && caught.cr2 == VB &&
+	      *(u32 *)(frame_a + 4092) == 0x11111111);
 	try_read(VA + 4089);
 	CHECK(CAUGHT(14, 0) && caught.cr2 == VB);
 	map(VB, pa(frame_b) | P);
 	v = 1;
 	reset_trap();
-	asm volatile(TRY_BEGIN "lock xaddq %0, (%1)" TRY_END : "+r"(v) : "r"(VA + 4092)
+	asm volatile(TRY_BEGIN "lock xaddq %0, (%1)" TRY_END
+		     : "+r"(v)
+		     : "r"(VA + 4092)
 		     : "memory", "cc");
 	CHECK(CAUGHT(14, 3) && caught.cr2 == VB && v == 1 &&
-	    *(u32 *)(frame_a + 4092) == 0x11111111);
+	      *(u32 *)(frame_a + 4092) == 0x11111111);
 	map(VB, pa(frame_b) | P | W);
 	v = 0x100000001;
 	*(u32 *)frame_b = 5;
-	asm volatile("lock xaddq %0, (%1)" : "+r"(v) : "r"(VA + 4092) : "memory", "cc");
+	asm volatile("lock xaddq %0, (%1)"
+		     : "+r"(v)
+		     : "r"(VA + 4092)
+		     : "memory", "cc");
 	CHECK(v == 0x511111111 && *(u32 *)(frame_a + 4092) == 0x11111112 &&
-	    *(u32 *)frame_b == 6);
+	      *(u32 *)frame_b == 6);
 
 	/* An instruction over a page end: mov $imm64, %rax; ret. */
 	static const u8 code[] = { 0x48, 0xb8, 1, 2, 3, 4, 5, 6, 7, 8, 0xc3 };
 	for (unsigned i = 0; i < sizeof(code); i++)
 		*(u8 *)(VA + 4096 - 4 + i) = code[i];
 	reset_trap();
-	asm volatile(TRY_BEGIN "call *%1" TRY_END : "=a"(v) : "r"(VA + 4092) : "memory");
+	asm volatile(TRY_BEGIN "call *%1" TRY_END
+		     : "=a"(v)
+		     : "r"(VA + 4092)
+		     : "memory");
 	CHECK(caught.vector == -1 && v == 0x0807060504030201);
 	map(VB, 0);
 	try_call(VA + 4092);
@@ -367,16 +392,23 @@ static void tlb(void)
 			u64 *f = type & 1 ? (u64 *)frame_a : (u64 *)frame_b;
 
 			*pte(VA) = pa(f) | P | W | U;
-			asm volatile("invpcid %0, %1" : : "m"(d), "r"(type) : "memory");
+			asm volatile("invpcid %0, %1"
+				     :
+				     : "m"(d), "r"(type)
+				     : "memory");
 			CHECK((try_read(VA) & 0xff) == (type & 1 ? 1 : 2));
 		}
 		reset_trap();
-		asm volatile(TRY_BEGIN "invpcid %0, %1" TRY_END : : "m"(d), "r"(4ull)
+		asm volatile(TRY_BEGIN "invpcid %0, %1" TRY_END
+			     :
+			     : "m"(d), "r"(4ull)
 			     : "memory");
 		CHECK(CAUGHT(13, 0));
 		d.pcid = 0x1000;
 		reset_trap();
-		asm volatile(TRY_BEGIN "invpcid %0, %1" TRY_END : : "m"(d), "r"(1ull)
+		asm volatile(TRY_BEGIN "invpcid %0, %1" TRY_END
+			     :
+			     : "m"(d), "r"(1ull)
 			     : "memory");
 		CHECK(CAUGHT(13, 0));
 	}

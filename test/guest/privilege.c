@@ -5,8 +5,8 @@
 #include "guest.h"
 
 /* Ring 3 code: each piece ends in INT 0x80 if nothing stops it. */
-#define USER(name, text)                                                             \
-	void user_##name(void);                                                      \
+#define USER(name, text)                                                           \
+	void user_##name(void);                                                    \
 	asm(".globl user_" #name "\nuser_" #name ":\n" text "\nint $0x80\n")
 
 USER(hlt, "hlt");
@@ -39,8 +39,9 @@ USER(kss, "mov $0x10, %eax; mov %eax, %ss");
 USER(kds, "mov $0x10, %eax; mov %eax, %ds");
 USER(nullss, "xor %eax, %eax; mov %eax, %ss");
 USER(popf, "push $0x3202; popfq; pushfq; pop %rbx");
-USER(iret_up, "mov %rsp, %rax; push $0x10; push %rax; pushfq; push $8; lea 1f(%rip), %rcx;"
-	      "push %rcx; iretq\n1:");
+USER(iret_up,
+    "mov %rsp, %rax; push $0x10; push %rax; pushfq; push $8; lea 1f(%rip), %rcx;"
+    "push %rcx; iretq\n1:");
 USER(syscall, "mov $0x1234, %eax; pushfq; pop %rbx; syscall");
 USER(sgdt, "sgdt -16(%rsp)");
 USER(smsw, "smsw %ax");
@@ -48,25 +49,27 @@ USER(sldt, "sldt %ax");
 USER(rdtsc, "rdtsc");
 USER(rdpmc, "xor %ecx, %ecx; rdpmc");
 USER(gate, "sub $16, %rsp; movl $0, (%rsp); movw $0x53, 4(%rsp); lcall *(%rsp)");
-USER(conforming, "lea 1f(%rip), %rax; push $0x60; push %rax; .byte 0x48; lretq\n1: nop");
+USER(conforming,
+    "lea 1f(%rip), %rax; push $0x60; push %rax; .byte 0x48; lretq\n1: nop");
 USER(nop, "nop");
 USER(sysenter, "sysenter");
 
 static void forbidden(void)
 {
 	static void (*const gp[])(void) = {
-		user_hlt, user_cli, user_sti, user_rdmsr, user_wrmsr, user_cr0, user_wcr3,
-		user_dr7, user_lgdt, user_lidt, user_lldt, user_ltr, user_clts, user_lmsw,
-		user_invlpg, user_wbinvd, user_swapgs, user_sysret, user_sysexit, user_in,
-		user_out, user_out4, user_rdpmc, user_nullss,
+		user_hlt, user_cli, user_sti, user_rdmsr, user_wrmsr, user_cr0,
+		user_wcr3, user_dr7, user_lgdt, user_lidt, user_lldt, user_ltr,
+		user_clts, user_lmsw, user_invlpg, user_wbinvd, user_swapgs,
+		user_sysret, user_sysexit, user_in, user_out, user_out4, user_rdpmc,
+		user_nullss,
 	};
 
 	for (unsigned i = 0; i < sizeof(gp) / sizeof(gp[0]); i++) {
 		run_user(gp[i], 0, 0);
 		/* SYSEXIT: AMD has none in long mode. */
 		CHECK((CAUGHT(13, 0) || (gp[i] == user_sysexit && CAUGHT(6, 0))) &&
-		    (caught.cs & 3) == 3 && caught.ss == SEL_UDATA &&
-		    caught.rip >= (u64)gp[i]);
+		      (caught.cs & 3) == 3 && caught.ss == SEL_UDATA &&
+		      caught.rip >= (u64)gp[i]);
 	}
 	run_user(user_xsetbv, 0, 0);
 	CHECK(caught.vector == 6 || caught.vector == 13);
@@ -130,8 +133,10 @@ static void forbidden(void)
 static volatile u64 got[8];
 void land(void);
 asm(".globl land\nland:\n"
-    "mov %rax, got\n mov %rcx, got+8\n mov %r11, got+16\n mov %cs, %eax\n mov %rax, got+24\n"
-    "mov %ss, %eax\n mov %rax, got+32\n pushfq\n pop got+40\n mov %rsp, got+48\n mov %rbx, got+56\n"
+    "mov %rax, got\n mov %rcx, got+8\n mov %r11, got+16\n mov %cs, %eax\n mov "
+    "%rax, got+24\n"
+    "mov %ss, %eax\n mov %rax, got+32\n pushfq\n pop got+40\n mov %rsp, got+48\n "
+    "mov %rbx, got+56\n"
     "mov resume+8, %rsp\n ud2\n");
 
 static void fast_calls(void)
@@ -154,18 +159,30 @@ static void fast_calls(void)
 	wrmsr(0xc0000080, rdmsr(0xc0000080) | 1);
 
 	/* SYSRET to ring 3, 64-bit and compatibility. */
-	TRY("mov $user_nop, %%ecx\n\tmov $0x203, %%r11d\n\tmov $user_stack_top, %%esp\n\t"
-	    "sysretq", : : : "rcx", "r11", "memory", "cc");
-	CHECK(caught.vector == 0x80 && caught.cs == SEL_UCODE && caught.ss == SEL_UDATA &&
-	    (caught.rflags & 0x201) == 0x201 && caught.rsp == (u64)user_stack_top);
-	TRY("mov $user_nop, %%ecx\n\tmov $0x3, %%r11d\n\tmov $user_stack_top, %%esp\n\tsysretl",
-	    : : : "rcx", "r11", "memory", "cc");
+	TRY("mov $user_nop, %%ecx\n\tmov $0x203, %%r11d\n\tmov $user_stack_top, "
+	    "%%esp\n\t"
+	    "sysretq",
+	    :
+	    :
+	    : "rcx", "r11", "memory", "cc");
+	CHECK(caught.vector == 0x80 && caught.cs == SEL_UCODE &&
+	      caught.ss == SEL_UDATA && (caught.rflags & 0x201) == 0x201 &&
+	      caught.rsp == (u64)user_stack_top);
+	TRY("mov $user_nop, %%ecx\n\tmov $0x3, %%r11d\n\tmov $user_stack_top, "
+	    "%%esp\n\tsysretl",
+	    :
+	    :
+	    : "rcx", "r11", "memory", "cc");
 	CHECK(caught.vector == 0x80 && caught.cs == SEL_UCODE32);
 	/* Non-canonical: in ring 0 on Intel, at the fetch in ring 3 on AMD. */
 	u32 r[4];
 	cpuid(0, 0, r);
-	TRY("movabs $0x800000000000, %%rcx\n\tmov $2, %%r11d\n\tmov $user_stack_top, %%esp\n\t"
-	    "1:\tsysretq", : : : "rcx", "r11", "memory", "cc");
+	TRY("movabs $0x800000000000, %%rcx\n\tmov $2, %%r11d\n\tmov "
+	    "$user_stack_top, %%esp\n\t"
+	    "1:\tsysretq",
+	    :
+	    :
+	    : "rcx", "r11", "memory", "cc");
 	CHECK(CAUGHT(13, 0) && (caught.cs & 3) == (r[1] == 0x756e6547 ? 0 : 3));
 	(void)at;
 
@@ -180,15 +197,24 @@ static void fast_calls(void)
 	wrmsr(0x176, (u64)land);
 	run_user(user_sysenter, 0x202, 0);
 	CHECK(caught.vector == 6 && got[3] == SEL_KCODE && got[4] == SEL_KDATA &&
-	    !(got[5] & 0x200) && got[6] == tss[0].rsp[0]);
+	      !(got[5] & 0x200) && got[6] == tss[0].rsp[0]);
 	TRY("mov $user_nop, %%edx\n\tmov $user_stack_top, %%ecx\n\tsysexitq",
-	    : : : "rcx", "rdx", "memory", "cc");
-	CHECK(caught.vector == 0x80 && caught.cs == SEL_UCODE && caught.ss == SEL_UDATA2);
+	    :
+	    :
+	    : "rcx", "rdx", "memory", "cc");
+	CHECK(caught.vector == 0x80 && caught.cs == SEL_UCODE &&
+	      caught.ss == SEL_UDATA2);
 	TRY("mov $user_nop, %%edx\n\tmov $user_stack_top, %%ecx\n\tsysexitl",
-	    : : : "rcx", "rdx", "memory", "cc");
-	CHECK(caught.vector == 0x80 && caught.cs == SEL_UCODE32 && caught.ss == SEL_UDATA);
-	TRY("movabs $0x800000000000, %%rdx\n\tmov $user_stack_top, %%ecx\n\tsysexitq",
-	    : : : "rcx", "rdx", "memory", "cc");
+	    :
+	    :
+	    : "rcx", "rdx", "memory", "cc");
+	CHECK(caught.vector == 0x80 && caught.cs == SEL_UCODE32 &&
+	      caught.ss == SEL_UDATA);
+	TRY("movabs $0x800000000000, %%rdx\n\tmov $user_stack_top, "
+	    "%%ecx\n\tsysexitq",
+	    :
+	    :
+	    : "rcx", "rdx", "memory", "cc");
 	CHECK(CAUGHT(13, 0) && (caught.cs & 3) == 0);
 }
 
@@ -198,12 +224,12 @@ static void gates(void)
 
 	/* 0x50: call gate for ring 3 to land(); 0x60: conforming 64-bit code. */
 	gdt[0x50 / 8] = (at & 0xffff) | (u64)SEL_KCODE << 16 | 0xecull << 40 |
-	    (at >> 16 & 0xffff) << 48;
+			(at >> 16 & 0xffff) << 48;
 	gdt[0x58 / 8] = at >> 32;
 	gdt[0x60 / 8] = 0x00af9f000000ffff;
 	run_user(user_gate, 0, 0);
 	CHECK(caught.vector == 6 && got[3] == SEL_KCODE && (got[4] & 0xfffc) == 0 &&
-	    got[6] == tss[0].rsp[0] - 32);
+	      got[6] == tss[0].rsp[0] - 32);
 	gdt[0x50 / 8] &= ~(3ull << 45); /* DPL 0 */
 	run_user(user_gate, 0, 0);
 	CHECK(CAUGHT(13, 0x50));
@@ -215,12 +241,18 @@ static void gates(void)
 	gdt[0x58 / 8] |= 1ull << 40; /* a type where none may be */
 	run_user(user_gate, 0, 0);
 	CHECK(CAUGHT(13, 0x50));
-	/* Conforming code runs at the caller's privilege: RETF with RPL 0 is refused. */
+	/*
+	 * Conforming code runs at the caller's privilege: RETF with RPL 0 is
+	 * refused.
+	 */
 	run_user(user_conforming, 0, 0);
 	CHECK(CAUGHT(13, 0x60));
 	reset_trap();
-	TRY("push %0\n\tlea 1f, %%rax\n\tpush %%rax\n\tlretq\n1:\tmov %%cs, %%ebx\n\tud2",
-	    : : "r"(0x60ull) : "rax", "rbx", "memory");
+	TRY("push %0\n\tlea 1f, %%rax\n\tpush %%rax\n\tlretq\n1:\tmov %%cs, "
+	    "%%ebx\n\tud2",
+	    :
+	    : "r"(0x60ull)
+	    : "rax", "rbx", "memory");
 	CHECK(caught.vector == 6 && caught.cs == 0x60);
 }
 
@@ -248,7 +280,8 @@ static void registers(void)
 	TRY(".byte 0x0f, 0x20, 0xc8", NO_OPERANDS); /* MOV CR1 */
 	CHECK(CAUGHT(6, 0));
 
-	try_wrmsr(0xc0000080, rdmsr(0xc0000080) & ~0x100ull); /* LME with paging on */
+	try_wrmsr(
+	    0xc0000080, rdmsr(0xc0000080) & ~0x100ull); /* LME with paging on */
 	CHECK(CAUGHT(13, 0));
 	try_wrmsr(0xc0000080, rdmsr(0xc0000080) | 2);
 	CHECK(CAUGHT(13, 0));
@@ -275,7 +308,9 @@ static void registers(void)
 	wrmsr(0xc0000101, (u64)&cell[0]);
 	wrmsr(0xc0000102, (u64)&cell[1]);
 	asm volatile("mov %%gs:0, %0\n\tswapgs\n\tmov %%gs:0, %1\n\tswapgs"
-		     : "=&r"(a), "=&r"(b) : : "memory");
+		     : "=&r"(a), "=&r"(b)
+		     :
+		     : "memory");
 	CHECK(a == 0x1111 && b == 0x2222 && rdmsr(0xc0000102) == (u64)&cell[1]);
 	wrmsr(0xc0000100, (u64)&cell[1]);
 	asm volatile("mov %%fs:-8, %0" : "=r"(a));
@@ -304,13 +339,25 @@ static void registers(void)
 	/* LAR, LSL, VERR, VERW. */
 	u64 v = 0;
 	u8 z;
-	asm volatile("lar %2, %0\n\tsetz %1" : "+r"(v), "=q"(z) : "r"((u64)SEL_UCODE) : "cc");
+	asm volatile("lar %2, %0\n\tsetz %1"
+		     : "+r"(v), "=q"(z)
+		     : "r"((u64)SEL_UCODE)
+		     : "cc");
 	CHECK(z && (v & 0xf0ff00) == 0xa0fb00);
-	asm volatile("lsl %2, %0\n\tsetz %1" : "+r"(v), "=q"(z) : "r"((u64)SEL_KCODE16) : "cc");
+	asm volatile("lsl %2, %0\n\tsetz %1"
+		     : "+r"(v), "=q"(z)
+		     : "r"((u64)SEL_KCODE16)
+		     : "cc");
 	CHECK(z && v == 0xffff);
-	asm volatile("lsl %2, %0\n\tsetz %1" : "+r"(v), "=q"(z) : "r"((u64)SEL_UDATA) : "cc");
+	asm volatile("lsl %2, %0\n\tsetz %1"
+		     : "+r"(v), "=q"(z)
+		     : "r"((u64)SEL_UDATA)
+		     : "cc");
 	CHECK(z && v == 0xffffffff);
-	asm volatile("lar %2, %0\n\tsetz %1" : "+r"(v), "=q"(z) : "r"(0xff8ull) : "cc");
+	asm volatile("lar %2, %0\n\tsetz %1"
+		     : "+r"(v), "=q"(z)
+		     : "r"(0xff8ull)
+		     : "cc");
 	CHECK(!z);
 	asm volatile("verw %w1\n\tsetz %0" : "=q"(z) : "r"(SEL_KDATA) : "cc");
 	CHECK(z);
@@ -321,7 +368,8 @@ static void registers(void)
 }
 
 /* 32-bit user code: addresses wrap, registers are zero-extended on the way back. */
-USER(compat, ".code32\n mov $0x23, %eax\n mov %eax, %ds\n mov $0x89abcdef, %eax\n inc %eax\n mov $-4, %ecx\n mov user_stack(%ecx), %ebx\n"
+USER(compat, ".code32\n mov $0x23, %eax\n mov %eax, %ds\n mov $0x89abcdef, %eax\n "
+	     "inc %eax\n mov $-4, %ecx\n mov user_stack(%ecx), %ebx\n"
 	     " push $0x55\n pop %edx\n int $0x80\n .code64");
 
 static u64 regs[4];
@@ -338,8 +386,9 @@ static void compat(void)
 	trap_hook = note_regs;
 	run_user32(user_compat, 0, 0);
 	trap_hook = 0;
-	CHECK(caught.vector == 0x80 && caught.cs == SEL_UCODE32 && regs[0] == 0x89abcdf0 &&
-	    regs[1] == 0x55 && caught.rsp == (u64)user_stack_top);
+	CHECK(caught.vector == 0x80 && caught.cs == SEL_UCODE32 &&
+	      regs[0] == 0x89abcdf0 && regs[1] == 0x55 &&
+	      caught.rsp == (u64)user_stack_top);
 	/* SYSCALL from compatibility mode is AMD's alone, and goes to CSTAR. */
 	u32 r[4];
 	cpuid(0, 0, r);

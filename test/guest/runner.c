@@ -5,8 +5,8 @@
  *
  *   runner [--cpus=N] [--tier=T] [--real] [--expect=shutdown] [--time=S] IMAGE
  *
- * IMAGE is an ELF file; every vCPU starts at its entry in 32-bit protected mode with
- * flat segments and its number in EAX; with --real in real mode at 0:entry.
+ * IMAGE is an ELF file; every vCPU starts at its entry in 32-bit protected mode
+ * with flat segments and its number in EAX; with --real in real mode at 0:entry.
  */
 #include <elf.h>
 #include <errno.h>
@@ -35,8 +35,8 @@ struct vcpu {
 	struct vcpu_link *link;
 	pthread_t thread;
 	unsigned id;
-	atomic_int pending;	/* vector + 1; 0: none */
-	atomic_int tick;	/* vector that comes again and again; 0: none */
+	atomic_int pending; /* vector + 1; 0: none */
+	atomic_int tick;    /* vector that comes again and again; 0: none */
 	uint64_t apic_base;
 	uint8_t cr8;
 };
@@ -48,7 +48,7 @@ struct runner {
 	unsigned ncpu;
 	uint32_t echo;
 	uint8_t mmio[4096];
-	atomic_int status;	/* exit status + 1; 0: still running */
+	atomic_int status; /* exit status + 1; 0: still running */
 	atomic_bool shutdown;
 };
 
@@ -95,7 +95,8 @@ static void io_write(void *arg, int cpu, uint16_t port, unsigned size, uint64_t 
 		putchar((int)v & 0xff);
 		break;
 	case PORT_EXIT:
-		atomic_compare_exchange_strong(&r->status, &running, ((int)v & 0xff) + 1);
+		atomic_compare_exchange_strong(
+		    &r->status, &running, ((int)v & 0xff) + 1);
 		stop_all(r);
 		break;
 	case PORT_NMI:
@@ -209,8 +210,8 @@ static int load_elf64(struct runner *r, FILE *f, uint64_t *entry)
 		    fread(&ph, sizeof(ph), 1, f) != 1)
 			return -EINVAL;
 		if (ph.p_type == PT_LOAD)
-			rc = load_segment(r, f, ph.p_offset, ph.p_paddr, ph.p_filesz,
-			    ph.p_memsz);
+			rc = load_segment(
+			    r, f, ph.p_offset, ph.p_paddr, ph.p_filesz, ph.p_memsz);
 	}
 	*entry = eh.e_entry;
 	return rc;
@@ -231,8 +232,8 @@ static int load_elf32(struct runner *r, FILE *f, uint64_t *entry)
 		    fread(&ph, sizeof(ph), 1, f) != 1)
 			return -EINVAL;
 		if (ph.p_type == PT_LOAD)
-			rc = load_segment(r, f, ph.p_offset, ph.p_paddr, ph.p_filesz,
-			    ph.p_memsz);
+			rc = load_segment(
+			    r, f, ph.p_offset, ph.p_paddr, ph.p_filesz, ph.p_memsz);
 	}
 	*entry = eh.e_entry;
 	return rc;
@@ -250,16 +251,18 @@ static int load_image(struct runner *r, const char *path, uint64_t *entry)
 		perror(path);
 		return rc;
 	}
-	if (fread(ident, sizeof(ident), 1, f) == 1 && !memcmp(ident, ELFMAG, SELFMAG))
-		rc = ident[EI_CLASS] == ELFCLASS64 ? load_elf64(r, f, entry) :
-						     load_elf32(r, f, entry);
+	if (fread(ident, sizeof(ident), 1, f) == 1 &&
+	    !memcmp(ident, ELFMAG, SELFMAG))
+		rc = ident[EI_CLASS] == ELFCLASS64 ? load_elf64(r, f, entry)
+						   : load_elf32(r, f, entry);
 	if (rc)
 		fprintf(stderr, "%s: not a test guest\n", path);
 	fclose(f);
 	return rc;
 }
 
-static void entry_state(struct vcpu_state *s, unsigned id, uint64_t entry, bool real)
+static void entry_state(
+    struct vcpu_state *s, unsigned id, uint64_t entry, bool real)
 {
 	vcpu_state_reset(s, 0);
 	s->gpr[GPR_RAX] = id;
@@ -269,12 +272,16 @@ static void entry_state(struct vcpu_state *s, unsigned id, uint64_t entry, bool 
 		return;
 	s->cr0 |= 1;
 	s->seg[SEG_CS] = (struct vcpu_seg){
-		.limit = 0xffffffff, .access = 0xc09b, .sel = 8,
+		.limit = 0xffffffff,
+		.access = 0xc09b,
+		.sel = 8,
 	};
 	for (unsigned i = SEG_ES; i <= SEG_GS; i++)
 		if (i != SEG_CS)
 			s->seg[i] = (struct vcpu_seg){
-				.limit = 0xffffffff, .access = 0xc093, .sel = 16,
+				.limit = 0xffffffff,
+				.access = 0xc093,
+				.sel = 16,
 			};
 }
 
@@ -314,8 +321,10 @@ static void print_state(struct vcpu *c)
 	struct vcpu_state s;
 
 	engine_soft.get_state(c->cpu, &s);
-	printf("vCPU %u: %04x:%016lx flags %lx cr0 %lx cr2 %lx cr3 %lx cr4 %lx efer %lx\n",
-	    c->id, s.seg[SEG_CS].sel, s.rip, s.rflags, s.cr0, s.cr2, s.cr3, s.cr4, s.efer);
+	printf("vCPU %u: %04x:%016lx flags %lx cr0 %lx cr2 %lx cr3 %lx cr4 %lx "
+	       "efer %lx\n",
+	    c->id, s.seg[SEG_CS].sel, s.rip, s.rflags, s.cr0, s.cr2, s.cr3, s.cr4,
+	    s.efer);
 	for (unsigned i = 0; i < 16; i++)
 		printf("%sr%-2u %016lx", i % 4 ? "  " : i ? "\n" : "", i, s.gpr[i]);
 	printf("\n");
@@ -376,8 +385,14 @@ static int start(struct runner *r, const struct options *o, struct config *cfg,
     const struct engine_host *host)
 {
 	struct engine_config ec = {
-		.mem = &r->mem, .host = host, .ncpu = o->cpus, .sockets = 1,
-		.cores = o->cpus, .threads = 1, .tsc_hz = 1000000000, .strict_msr = true,
+		.mem = &r->mem,
+		.host = host,
+		.ncpu = o->cpus,
+		.sockets = 1,
+		.cores = o->cpus,
+		.threads = 1,
+		.tsc_hz = 1000000000,
+		.strict_msr = true,
 		.cfg = cfg,
 	};
 	uint64_t entry;
@@ -408,7 +423,8 @@ static int start(struct runner *r, const struct options *o, struct config *cfg,
 		}
 	}
 	for (unsigned i = 0; i < r->ncpu; i++) {
-		rc = -pthread_create(&r->vcpu[i].thread, NULL, vcpu_thread, &r->vcpu[i]);
+		rc = -pthread_create(
+		    &r->vcpu[i].thread, NULL, vcpu_thread, &r->vcpu[i]);
 		if (rc)
 			return rc;
 	}
@@ -444,10 +460,17 @@ int main(int argc, char **argv)
 {
 	static struct runner r;
 	struct engine_host host = {
-		.arg = &r, .io_read = io_read, .io_write = io_write,
-		.mmio_read = mmio_read, .mmio_write = mmio_write, .msr_read = msr_read,
-		.msr_write = msr_write, .cr8_read = cr8_read, .cr8_write = cr8_write,
-		.intr_ack = intr_ack, .intr_pending = intr_pending,
+		.arg = &r,
+		.io_read = io_read,
+		.io_write = io_write,
+		.mmio_read = mmio_read,
+		.mmio_write = mmio_write,
+		.msr_read = msr_read,
+		.msr_write = msr_write,
+		.cr8_read = cr8_read,
+		.cr8_write = cr8_write,
+		.intr_ack = intr_ack,
+		.intr_pending = intr_pending,
 	};
 	struct config *cfg = config_new();
 	struct options o;
@@ -461,7 +484,7 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	/* A threshold of 1: translate at the first run. */
 	if (o.tier && (config_set(cfg, "cpu.tier", o.tier) ||
-	    config_set(cfg, "cpu.threshold", "1")))
+			  config_set(cfg, "cpu.threshold", "1")))
 		return 2;
 	if (start(&r, &o, cfg, &host))
 		return 2;
@@ -473,7 +496,8 @@ int main(int argc, char **argv)
 	if (o.expect_shutdown)
 		ok = atomic_load(&r.shutdown);
 	else
-		ok = ended && !atomic_load(&r.shutdown) && atomic_load(&r.status) == 1;
+		ok = ended && !atomic_load(&r.shutdown) &&
+		     atomic_load(&r.status) == 1;
 	if (!ended)
 		printf("no verdict within %u s\n", o.seconds);
 	else if (!ok && !atomic_load(&r.shutdown))

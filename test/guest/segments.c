@@ -1,6 +1,6 @@
 /*
- * 32-bit protected mode: limits, segment types, call gates with parameters, hardware
- * tasks, virtual-8086 mode, the 32-bit and PAE page tables.
+ * 32-bit protected mode: limits, segment types, call gates with parameters,
+ * hardware tasks, virtual-8086 mode, the 32-bit and PAE page tables.
  */
 #include "guest32.h"
 
@@ -76,7 +76,9 @@ static void limits(void)
 	/* Stack segment with a limit: #SS for what lies above. */
 	gdt[SEL_FREE / 8] = segment(0, ((u32)big >> 12), 0x93, 0xc);
 	TRY("mov %0, %%ss\n\tmov %1, %%esp\n\tpush $7\n\tpop %%eax\n\tpop %%eax",
-	    : : "r"(SEL_FREE), "r"(big + 1024) : "eax", "memory");
+	    :
+	    : "r"(SEL_FREE), "r"(big + 1024)
+	    : "eax", "memory");
 	CHECK(CAUGHT(12, 0) && caught.eax == 7);
 	asm volatile("mov %0, %%ss" : : "r"(SEL_KDATA));
 }
@@ -85,19 +87,22 @@ static void limits(void)
 void gate_target(void);
 void user_gate(void);
 static volatile u32 gate_sum;
-asm("gate_target: mov 8(%esp), %eax; add 12(%esp), %eax; mov $0x10, %ecx; mov %ecx, %ds\n"
+asm("gate_target: mov 8(%esp), %eax; add 12(%esp), %eax; mov $0x10, %ecx; mov "
+    "%ecx, %ds\n"
     "mov %eax, gate_sum; lret $8\n"
     "user_gate: push $5; push $6; lcall $0x53, $0; mov %esp, %eax; int $0x80");
 
 static void call_gates(void)
 {
-	u32 frame[] = { (u32)user_gate, SEL_UCODE, 2, (u32)user_stack_top, SEL_UDATA };
+	u32 frame[] = { (u32)user_gate, SEL_UCODE, 2, (u32)user_stack_top,
+		SEL_UDATA };
 
 	gdt[0x50 / 8] = gate(0xec, SEL_KCODE, (u32)gate_target) | (u64)2 << 32;
 	gate_sum = 0;
 	run_frame(frame, 5);
-	CHECK(caught.vector == 0x80 && gate_sum == 11 && caught.eax == (u32)user_stack_top &&
-	    caught.cs == SEL_UCODE && caught.ss == SEL_UDATA);
+	CHECK(caught.vector == 0x80 && gate_sum == 11 &&
+	      caught.eax == (u32)user_stack_top && caught.cs == SEL_UCODE &&
+	      caught.ss == SEL_UDATA);
 	/* Ring-0 data does not survive the way out. */
 	gdt[0x50 / 8] = gate(0x8c, SEL_KCODE, (u32)gate_target) | (u64)2 << 32;
 	run_frame(frame, 5);
@@ -112,13 +117,21 @@ void task_entry(void);
 asm("task_entry: incl task_ran; str %ax; movzwl %ax, %eax; mov %eax, task_link\n"
     "pushf; popl task_flags; clts; iret; jmp task_entry");
 void task_jump(void);
-asm("task_jump: incl task_ran; mov $0x1234, %ebx; clts; ljmp $0x28, $0; jmp task_jump");
+asm("task_jump: incl task_ran; mov $0x1234, %ebx; clts; ljmp $0x28, $0; jmp "
+    "task_jump");
 static void task_make(void (*entry)(void))
 {
 	task = (struct tss32){
-		.eip = (u32)entry, .eflags = 2, .esp = (u32)task_stack + sizeof(task_stack),
-		.es = SEL_KDATA, .cs = SEL_KCODE, .ss = SEL_KDATA, .ds = SEL_KDATA,
-		.esp0 = (u32)task_stack + 2048, .ss0 = SEL_KDATA, .iomap = 104,
+		.eip = (u32)entry,
+		.eflags = 2,
+		.esp = (u32)task_stack + sizeof(task_stack),
+		.es = SEL_KDATA,
+		.cs = SEL_KCODE,
+		.ss = SEL_KDATA,
+		.ds = SEL_KDATA,
+		.esp0 = (u32)task_stack + 2048,
+		.ss0 = SEL_KDATA,
+		.iomap = 104,
 	};
 	asm volatile("mov %%cr3, %0" : "=r"(task.cr3));
 	gdt[0x30 / 8] = segment((u32)&task, 103, 0x89, 0);
@@ -131,12 +144,17 @@ static void tasks(void)
 	/* CALL, IRET back. */
 	task_make(task_entry);
 	task_ran = 0;
-	TRY("lcall $0x30, $0", : "+b"(keep) : : "eax", "ecx", "edx", "memory", "cc");
-	CHECK(caught.vector == -1 && task_ran == 1 && task_link == 0x30 && keep == 0x5555aaaa);
+	TRY("lcall $0x30, $0",
+	    : "+b"(keep)
+	    :
+	    : "eax", "ecx", "edx", "memory", "cc");
+	CHECK(caught.vector == -1 && task_ran == 1 && task_link == 0x30 &&
+	      keep == 0x5555aaaa);
 	CHECK(task_flags & 0x4000 && (task.link & 0xffff) == SEL_TSS);
 	asm volatile("str %0" : "=r"(tr));
 	CHECK((tr & 0xffff) == SEL_TSS);
-	CHECK((gdt[0x30 / 8] >> 40 & 0xff) == 0x89 && (gdt[SEL_TSS / 8] >> 40 & 0xff) == 0x8b);
+	CHECK((gdt[0x30 / 8] >> 40 & 0xff) == 0x89 &&
+	      (gdt[SEL_TSS / 8] >> 40 & 0xff) == 0x8b);
 	CHECK(!(task.eflags & 0x4000));
 	/* Again: it goes on behind its IRET. */
 	TRY("lcall $0x30, $0", NO_OPERANDS);
@@ -144,7 +162,8 @@ static void tasks(void)
 	/* JMP, JMP back: nothing nests. */
 	task_make(task_jump);
 	TRY("ljmp $0x30, $0", NO_OPERANDS);
-	CHECK(caught.vector == -1 && task_ran == 3 && task.ebx == 0x1234 && task.link == 0);
+	CHECK(caught.vector == -1 && task_ran == 3 && task.ebx == 0x1234 &&
+	      task.link == 0);
 	/* Interrupt through a task gate. */
 	task_ran = 0;
 	idt[0x90] = gate(0x85, 0x30, 0);
@@ -173,7 +192,10 @@ static void tasks(void)
 	task.ds = SEL_KCODE | 0x800;
 	TRY("lcall $0x30, $0", NO_OPERANDS);
 	CHECK(CAUGHT(10, 0x808) && caught.eip == (u32)task_entry);
-	asm volatile("clts; pushf; andl $~0x4000, (%%esp); popf" : : : "memory", "cc");
+	asm volatile("clts; pushf; andl $~0x4000, (%%esp); popf"
+		     :
+		     :
+		     : "memory", "cc");
 	gdt[SEL_TSS / 8] &= ~(2ull << 40);
 	asm volatile("ltr %w0" : : "r"(SEL_TSS) : "memory");
 }
@@ -197,7 +219,9 @@ static void double_fault(void)
 	 * The handler task IRETs to the interrupted one, whose stack is as bad as
 	 * before: df_entry mends it in the saved TSS first.
 	 */
-	TRY("mov %0, %%ss\n\tmov $0x100000, %%esp\n\tpush $1", : : "r"(SEL_FREE)
+	TRY("mov %0, %%ss\n\tmov $0x100000, %%esp\n\tpush $1",
+	    :
+	    : "r"(SEL_FREE)
 	    : "eax", "memory", "cc");
 	CHECK(caught.vector == -1 && task_ran == 1 && task_link == 0);
 	idt[8] = old;
@@ -207,7 +231,8 @@ static void double_fault(void)
 extern u8 vm86_code[], vm86_int[], vm86_cli[], vm86_end[], vm86_pushf[], vm86_hlt[],
     vm86_ivt[], vm86_sti[];
 asm(".code16\n.globl vm86_code\nvm86_code:\n"
-    "mov $0x1000, %ax; mov %ax, %es; movw $0xbeef, %es:2; mov %ss:2, %bx; push %ds\n"
+    "mov $0x1000, %ax; mov %ax, %es; movw $0xbeef, %es:2; mov %ss:2, %bx; push "
+    "%ds\n"
     "lcall $0x0800, $(vm86_far - vm86_code); pop %cx; int $0x80\n"
     "vm86_far: lret\n"
     "vm86_cli: cli; int $0x80\n"
@@ -221,8 +246,8 @@ asm(".code16\n.globl vm86_code\nvm86_code:\n"
 static void vm86_run(u8 *entry, u32 flags)
 {
 	u32 frame[] = {
-		(u32)(entry - vm86_code), 0x800, 0x20002 | flags, 0x100, 0x1000, 0x2000,
-		0x3000, 0, 0,
+		(u32)(entry - vm86_code), 0x800, 0x20002 | flags, 0x100, 0x1000,
+		0x2000, 0x3000, 0, 0,
 	};
 
 	for (u8 *s = vm86_code, *d = (u8 *)0x8000; s < vm86_end;)
@@ -234,12 +259,13 @@ static void vm86(void)
 {
 	/* IOPL 3: INT goes through the IDT. */
 	vm86_run(vm86_code, 0x3000);
-	CHECK(caught.vector == 0x80 && caught.eflags & 0x20000 && caught.cs == 0x800 &&
-	    caught.ss == 0x1000 && *(u16 *)0x10002 == 0xbeef);
+	CHECK(caught.vector == 0x80 && caught.eflags & 0x20000 &&
+	      caught.cs == 0x800 && caught.ss == 0x1000 &&
+	      *(u16 *)0x10002 == 0xbeef);
 	/* IOPL 0: INT n, CLI, PUSHF go to the monitor. */
 	vm86_run(vm86_int, 0);
 	CHECK(CAUGHT(13, 0) && caught.eflags & 0x20000 &&
-	    caught.eip == (u32)(vm86_int - vm86_code));
+	      caught.eip == (u32)(vm86_int - vm86_code));
 	vm86_run(vm86_cli, 0);
 	CHECK(CAUGHT(13, 0));
 	vm86_run(vm86_cli, 0x3200);
@@ -282,8 +308,8 @@ static void vme(void)
 	*(volatile u32 *)(0x21 * 4) = 0x08000000 | hlt;
 	vm86_run(vm86_int, VIF);
 	CHECK(CAUGHT(13, 0) && caught.eip == hlt && caught.cs == 0x800 &&
-	    caught.esp == 0xfa && !(caught.eflags & VIF) &&
-	    *(volatile u16 *)0x100fe == ((caught.eflags & 0xdff) | 0x3200));
+	      caught.esp == 0xfa && !(caught.eflags & VIF) &&
+	      *(volatile u16 *)0x100fe == ((caught.eflags & 0xdff) | 0x3200));
 	asm volatile("mov %0, %%cr4" : : "r"(0));
 	tss.iomap = 104;
 }
@@ -317,13 +343,19 @@ static void set_paging(u32 cr3, u32 cr4)
 {
 	asm volatile("mov %0, %%cr4\n\tmov %1, %%cr3\n\tmov %%cr0, %%eax\n\t"
 		     "or $0x80010000, %%eax\n\tmov %%eax, %%cr0\n\tjmp 1f\n1:"
-		     : : "r"(cr4), "r"(cr3) : "eax", "memory");
+		     :
+		     : "r"(cr4), "r"(cr3)
+		     : "eax", "memory");
 }
 
 static void no_paging(void)
 {
-	asm volatile("mov %%cr0, %%eax\n\tand $0x7fffffff, %%eax\n\tmov %%eax, %%cr0\n\t"
-		     "jmp 1f\n1:" : : : "eax", "memory");
+	asm volatile(
+	    "mov %%cr0, %%eax\n\tand $0x7fffffff, %%eax\n\tmov %%eax, %%cr0\n\t"
+	    "jmp 1f\n1:"
+	    :
+	    :
+	    : "eax", "memory");
 }
 
 static void paging(void)

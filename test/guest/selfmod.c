@@ -36,7 +36,7 @@ static void rewrite(u8 *at)
 static void ahead(u8 *at)
 {
 	static const u8 code[] = {
-		0x40, 0x88, 0x3d, 1, 0, 0, 0,	/* mov %dil, 1(%rip): imm of the next */
+		0x40, 0x88, 0x3d, 1, 0, 0, 0, /* mov %dil, 1(%rip): the next imm */
 		0xb8, 0, 0, 0, 0, 0xc3,
 	};
 
@@ -45,12 +45,15 @@ static void ahead(u8 *at)
 		CHECK(call(at, i, 0) == i);
 }
 
-/* A loop whose body rewrites the body: xor of an opcode makes ADD and SUB take turns. */
+/*
+ * A loop whose body rewrites the body: xor of an opcode makes ADD and SUB take
+ * turns.
+ */
 static void in_loop(u8 *at)
 {
 	static const u8 code[] = {
 		0x31, 0xc0,			/* xor %eax, %eax */
-		0x83, 0xc0, 1,			/* 2: add $1, %eax (/0) or sub (/5) */
+		0x83, 0xc0, 1, /* 2: add $1, %eax (/0) or sub (/5) */
 		0x80, 0x35, 0xf7, 0xff, 0xff, 0xff, 0x28, /* xorb $0x28, 2+1 */
 		0xff, 0xcf,			/* dec %edi */
 		0x75, 0xf2,			/* jnz 2 */
@@ -67,7 +70,8 @@ static void in_loop(u8 *at)
 static void by_string(u8 *at)
 {
 	static u8 nops[16] = {
-		0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0xb8, 7, 0, 0, 0, 0xc3,
+		0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0xb8, 7, 0, 0, 0,
+		0xc3,
 	};
 	static const u8 code[] = { 0xb9, 16, 0, 0, 0, 0xf3, 0xa4, 0x0f, 0x0b };
 
@@ -103,10 +107,10 @@ static void by_alias(u8 *at)
 static void mixed(u8 *at)
 {
 	static const u8 code[] = {
-		0x48, 0x31, 0xc0,		/* xor %rax, %rax */
-		0x48, 0xff, 0x05, 0x36, 0, 0, 0,/* incq 0x40(code) */
-		0x48, 0x03, 0x05, 0x2f, 0, 0, 0,/* add 0x40(code), %rax */
-		0xff, 0xcf, 0x75, 0xee, 0xc3,	/* dec %edi; jnz; ret */
+		0x48, 0x31, 0xc0,                /* xor %rax, %rax */
+		0x48, 0xff, 0x05, 0x36, 0, 0, 0, /* incq 0x40(code) */
+		0x48, 0x03, 0x05, 0x2f, 0, 0, 0, /* add 0x40(code), %rax */
+		0xff, 0xcf, 0x75, 0xee, 0xc3,    /* dec %edi; jnz; ret */
 	};
 
 	put(at, code, sizeof(code));
@@ -119,10 +123,10 @@ void guest_main(unsigned cpu)
 {
 	(void)cpu;
 	rewrite(page);
-	rewrite(page + 4096 - 3);	/* instruction over the page end */
+	rewrite(page + 4096 - 3); /* instruction over the page end */
 	rewrite(page + 4096 - 1);
 	ahead(page + 64);
-	ahead(page + 4096 - 7);		/* the changed one is on the next page */
+	ahead(page + 4096 - 7); /* the changed one is on the next page */
 	ahead(page + 4096 - 9);
 	in_loop(page + 128);
 	in_loop(page + 4096 - 5);

@@ -1,4 +1,6 @@
-/* A triple fault: no exception can be delivered any more. The CPU must shut down. */
+/*
+ * A triple fault: no exception can be delivered any more. The CPU must shut down.
+ */
 #include "guest.h"
 
 void guest_main(unsigned cpu)

@@ -42,7 +42,8 @@ static void add_wide(void)
 	do {
 		asm volatile("lock cmpxchg16b %1\n\tsetz %0"
 			     : "=q"(ok), "+m"(wide), "+a"(lo), "+d"(hi)
-			     : "b"(lo + 1), "c"(hi + (lo == 0xffff)) : "memory", "cc");
+			     : "b"(lo + 1), "c"(hi + (lo == 0xffff))
+			     : "memory", "cc");
 	} while (!ok);
 }
 
@@ -50,7 +51,10 @@ static void counters(unsigned cpu)
 {
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		asm volatile("lock incl %0" : "+m"(counter32) : : "cc");
-		asm volatile("lock xaddq %0, %1" : "+r"((u64){ 3 }), "+m"(counter64) : : "cc");
+		asm volatile("lock xaddq %0, %1"
+			     : "+r"((u64){ 3 }), "+m"(counter64)
+			     :
+			     : "cc");
 		add_wide();
 	}
 	barrier();
@@ -61,7 +65,10 @@ static void counters(unsigned cpu)
 	}
 	barrier();
 	for (unsigned i = 0; i < ROUNDS / 10; i++) {
-		asm volatile("lock addl $1, (%0)" : : "r"(crossing) : "memory", "cc");
+		asm volatile("lock addl $1, (%0)"
+			     :
+			     : "r"(crossing)
+			     : "memory", "cc");
 		asm volatile("lock addl $1, (%0)" : : "r"(device) : "memory", "cc");
 	}
 	barrier();
@@ -77,7 +84,10 @@ static void spinlock(unsigned cpu)
 		u32 taken = 1;
 
 		for (;;) {
-			asm volatile("xchg %0, %1" : "+r"(taken), "+m"(lock) : : "memory");
+			asm volatile("xchg %0, %1"
+				     : "+r"(taken), "+m"(lock)
+				     :
+				     : "memory");
 			if (!taken)
 				break;
 			while (lock)
@@ -143,7 +153,7 @@ static u8 code[64] __attribute__((aligned(4096)));
 
 static void cross_code(unsigned cpu)
 {
-	u32 (*fn)(void) = (u32 (*)(void))code;
+	u32 (*fn)(void) = (u32(*)(void))code;
 
 	if (cpu == 0) {
 		x = y = 0;
@@ -165,10 +175,14 @@ static void cross_code(unsigned cpu)
 				u32 v = fn();
 
 				if (v < last || v > i)
-					CHECK(!"cross-modified code runs backwards");
+					CHECK(
+					    !"cross-modified code runs backwards");
 				last = v;
 			}
-			asm volatile("cpuid" : : "a"(0), "c"(0) : "rbx", "rdx", "memory");
+			asm volatile("cpuid"
+				     :
+				     : "a"(0), "c"(0)
+				     : "rbx", "rdx", "memory");
 			if (fn() != i)
 				CHECK(!"cross-modified code is seen");
 			y = i;

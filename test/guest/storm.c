@@ -31,9 +31,12 @@ static u64 compute(u64 seed)
 		from[i] = (u8)(seed >> (i & 31)) ^ (u8)i;
 	/* Carries across memory operands and INC/DEC, which leave CF alone. */
 	for (unsigned i = 0; i < BYTES / 8; i++) {
-		asm volatile("addq %2, %0\n\tadcq $0, %1\n\tinc %3\n\tdec %3\n\tadcq %0, %1\n\t"
+		asm volatile("addq %2, %0\n\tadcq $0, %1\n\tinc %3\n\tdec "
+			     "%3\n\tadcq %0, %1\n\t"
 			     "rolq $7, %0\n\txorq %1, %0"
-			     : "+r"(h), "+r"(hi) : "m"(((u64 *)from)[i]), "r"(h) : "cc");
+			     : "+r"(h), "+r"(hi)
+			     : "m"(((u64 *)from)[i]), "r"(h)
+			     : "cc");
 	}
 	{
 		void *d = to, *s = from;
@@ -45,9 +48,11 @@ static u64 compute(u64 seed)
 	for (unsigned i = 0; i < BYTES; i += 16) {
 		u64 lo, up;
 
-		asm volatile("movups %2, %%xmm0\n\tpaddq %3, %%xmm0\n\tmovq %%xmm0, %0\n\t"
-			     "psrldq $8, %%xmm0\n\tmovq %%xmm0, %1"
-			     : "=r"(lo), "=r"(up) : "m"(to[i]), "m"(from[BYTES - 16 - i]));
+		asm volatile(
+		    "movups %2, %%xmm0\n\tpaddq %3, %%xmm0\n\tmovq %%xmm0, %0\n\t"
+		    "psrldq $8, %%xmm0\n\tmovq %%xmm0, %1"
+		    : "=r"(lo), "=r"(up)
+		    : "m"(to[i]), "m"(from[BYTES - 16 - i]));
 		h = (h ^ lo) * 0x9e3779b97f4a7c15 + up;
 	}
 	return h + hi + fib(12);

@@ -12,13 +12,14 @@ struct regs {
 	u64 di, si, cx;
 };
 
-#define STRING(name, text)                                                           \
-	static void name(struct regs *r, u64 a)                                      \
-	{                                                                            \
-		reset_trap();                                                        \
-		asm volatile(TRY_BEGIN text TRY_END "cld"                            \
-			     : "+D"(r->di), "+S"(r->si), "+c"(r->cx), "+a"(a)        \
-			     : "d"(PORT_ECHO) : "memory", "cc");                     \
+#define STRING(name, text)                                                         \
+	static void name(struct regs *r, u64 a)                                    \
+	{                                                                          \
+		reset_trap();                                                      \
+		asm volatile(TRY_BEGIN text TRY_END "cld"                          \
+			     : "+D"(r->di), "+S"(r->si), "+c"(r->cx), "+a"(a)      \
+			     : "d"(PORT_ECHO)                                      \
+			     : "memory", "cc");                                    \
 	}
 STRING(movsb, "rep movsb")
 STRING(movsq, "rep movsq")
@@ -54,7 +55,8 @@ static void plain(void)
 		src[i] = i;
 	r = (struct regs){ (u64)dst, (u64)src, 256 };
 	movsb(&r, 0);
-	CHECK(r.cx == 0 && r.di == (u64)dst + 256 && r.si == (u64)src + 256 && dst[255] == 255);
+	CHECK(r.cx == 0 && r.di == (u64)dst + 256 && r.si == (u64)src + 256 &&
+	      dst[255] == 255);
 	/* Overlapping forward: a byte repeats; downward: it moves. */
 	r = (struct regs){ (u64)dst + 1, (u64)dst, 100 };
 	dst[0] = 9;
@@ -88,7 +90,8 @@ static void plain(void)
 	cmpsb(&r, 0);
 	CHECK(r.cx == 256 - 41);
 	/* 67h: 32-bit registers, the upper halves ignored and cleared. */
-	r = (struct regs){ (u64)dst | 0xf00000000, (u64)src | 0xf00000000, 0xf00000010 };
+	r = (struct regs){ (u64)dst | 0xf00000000, (u64)src | 0xf00000000,
+		0xf00000010 };
 	movsb32(&r, 0);
 	CHECK(caught.vector == -1 && r.di == (u64)dst + 16 && r.cx == 0);
 }
@@ -102,7 +105,7 @@ static void faults(void)
 	r = (struct regs){ VA + 0x2000 - 100, VA, 1000 };
 	movsb(&r, 0);
 	CHECK(CAUGHT(14, 2) && caught.cr2 == VA + 0x2000 && r.di == VA + 0x2000 &&
-	    r.si == VA + 100 && r.cx == 900 && frames[1][4095] == 99);
+	      r.si == VA + 100 && r.cx == 900 && frames[1][4095] == 99);
 	/* Source first. */
 	r = (struct regs){ VA, VA + 0x2000 - 24, 10 };
 	movsq(&r, 0);
@@ -112,15 +115,17 @@ static void faults(void)
 	r = (struct regs){ VA + 0x2000 - 12, 0, 4 };
 	stosq(&r, ~0ull);
 	CHECK(CAUGHT(14, 2) && r.cx == 3 && r.di == VA + 0x2000 - 4 &&
-	    frames[1][4092] == 0x5a && frames[1][4095] == 0x5a);
+	      frames[1][4092] == 0x5a && frames[1][4095] == 0x5a);
 	map(VA + 0x3000, (u64)frames[0] | 7);
 	r = (struct regs){ VA + 0x3000 + 50, 0, 100 };
 	asm volatile("std");
 	reset_trap();
 	asm volatile(TRY_BEGIN "rep stosb" TRY_END "cld"
-		     : "+D"(r.di), "+c"(r.cx) : "a"(3) : "memory", "cc");
+		     : "+D"(r.di), "+c"(r.cx)
+		     : "a"(3)
+		     : "memory", "cc");
 	CHECK(CAUGHT(14, 2) && r.cx == 49 && r.di == VA + 0x2fff &&
-	    frames[0][0] == 3);
+	      frames[0][0] == 3);
 	r = (struct regs){ 0, VA + 0x2000 - 16, 100 };
 	lodsq(&r, 0);
 	CHECK(CAUGHT(14, 0) && r.cx == 98 && r.si == VA + 0x2000);
@@ -133,11 +138,13 @@ static void faults(void)
 	pages((u64)frames[2] | 5);
 	r = (struct regs){ VA + 0x2000 - 1, 0, 10 };
 	stosb(&r, 8);
-	CHECK(CAUGHT(14, 3) && r.cx == 9 && frames[1][4095] == 8 && frames[2][0] == 0xee);
+	CHECK(CAUGHT(14, 3) && r.cx == 9 && frames[1][4095] == 8 &&
+	      frames[2][0] == 0xee);
 	/* Restarting finishes the job, as a kernel's fault handler relies on. */
 	map(VA + 0x2000, (u64)frames[2] | 7);
 	stosb(&r, 8);
-	CHECK(caught.vector == -1 && r.cx == 0 && frames[2][8] == 8 && frames[2][9] == 0xee);
+	CHECK(caught.vector == -1 && r.cx == 0 && frames[2][8] == 8 &&
+	      frames[2][9] == 0xee);
 	/* Long runs over three pages. */
 	r = (struct regs){ VA + 3, VA + 5000, 7000 };
 	movsb(&r, 0);
@@ -154,7 +161,8 @@ static void io(void)
 	outb(PORT_ECHO, 0x77);
 	r = (struct regs){ VA + 0x2000 - 3, 0, 5 };
 	insb(&r, 0);
-	CHECK(CAUGHT(14, 2) && r.cx == 2 && frames[1][4095] == 0x77 && frames[1][4093] == 0x77);
+	CHECK(CAUGHT(14, 2) && r.cx == 2 && frames[1][4095] == 0x77 &&
+	      frames[1][4093] == 0x77);
 	r = (struct regs){ VA, 0, 3 };
 	insd(&r, 0);
 	CHECK(caught.vector == -1 && r.di == VA + 12 && frames[0][8] == 0x77);
@@ -192,7 +200,10 @@ static void mmio(void)
 	CHECK(v == 0x112233abcd667788 && try_read(at) == 0x112233abcd66778d);
 	asm volatile("xchgq %0, (%1)" : "+r"(v) : "r"(at) : "memory");
 	CHECK(v == 0x112233abcd66778d);
-	asm volatile("addl $1, (%1)\n\tpush (%1)\n\tpop %0" : "=r"(v) : "r"(at) : "memory", "cc");
+	asm volatile("addl $1, (%1)\n\tpush (%1)\n\tpop %0"
+		     : "=r"(v)
+		     : "r"(at)
+		     : "memory", "cc");
 	CHECK(v == 0x112233abcd667789);
 	try_read(MMIO_PAGE + 0xffc);
 	CHECK(caught.vector == -1);

@@ -15,11 +15,11 @@
 
 #include "fake_machine.h"
 
-#define MIB   (1024 * 1024)
-#define LIST  0x100000u
-#define RXFIS 0x101000u
-#define TABLE 0x110000u /* one each 0x10000 */
-#define DATA  0x400000u
+#define MIB    (1024 * 1024)
+#define LIST   0x100000u
+#define RXFIS  0x101000u
+#define TABLE  0x110000u /* one each 0x10000 */
+#define DATA   0x400000u
 
 #define P(n)   (0x100 + 0x80 * (n))
 #define P_IS   0x10
@@ -87,8 +87,8 @@ static struct env *start(const char *device, unsigned port)
 	const char *at = strstr(device, "IMG");
 
 	if (at != NULL)
-		snprintf(text, sizeof(text), "4,%.*s%s%s", (int)(at - device), device,
-		    e->image, at + 3);
+		snprintf(text, sizeof(text), "4,%.*s%s%s", (int)(at - device),
+		    device, e->image, at + 3);
 	else
 		snprintf(text, sizeof(text), "4,%s", device);
 	assert_int_equal(fake_slot(&e->f, text), 0);
@@ -124,9 +124,11 @@ static uint8_t *header(struct env *e, unsigned slot, uint16_t flags, uint16_t pr
 	return t;
 }
 
-static void set_prd(struct env *e, unsigned slot, unsigned i, uint64_t addr, uint32_t len)
+static void set_prd(
+    struct env *e, unsigned slot, unsigned i, uint64_t addr, uint32_t len)
 {
-	uint8_t *p = (uint8_t *)fake_ram(&e->f, TABLE + slot * 0x10000 + 0x80) + i * 16;
+	uint8_t *p =
+	    (uint8_t *)fake_ram(&e->f, TABLE + slot * 0x10000 + 0x80) + i * 16;
 	uint32_t dbc = len - 1;
 
 	memcpy(p, &addr, 8);
@@ -152,12 +154,15 @@ static bool wait_clear(struct env *e, unsigned reg, uint32_t bits)
 	uint64_t end = event_now_ns() + UINT64_C(10000000000);
 
 	while ((prd(e, reg) & bits) != 0 && (prd(e, P_IS) & BIT(30)) == 0 &&
-	    event_now_ns() < end)
+	       event_now_ns() < end)
 		fake_poll(&e->f);
 	return (prd(e, reg) & bits) == 0;
 }
 
-/* Runs one ATA command in slot 0 with len bytes of data at DATA; true when it went well. */
+/*
+ * Runs one ATA command in slot 0 with len bytes of data at DATA; true when it went
+ * well.
+ */
 static bool ata(struct env *e, uint8_t command, uint8_t feature, uint64_t lba,
     uint16_t count, uint32_t len)
 {
@@ -336,7 +341,8 @@ static void test_trim(void **state)
 	stop(e);
 }
 
-static void queue(struct env *e, unsigned slot, bool write, uint64_t lba, uint16_t count)
+static void queue(
+    struct env *e, unsigned slot, bool write, uint64_t lba, uint16_t count)
 {
 	uint8_t *t = header(e, slot, 0, 1);
 
@@ -374,7 +380,8 @@ static void test_ncq(void **state)
 	pwr(e, P_CI, 0xffffffff);
 	assert_true(wait_clear(e, P_SACT, 0xffffffff));
 	for (unsigned s = 0; s < 32; s++)
-		assert_int_equal(*(uint8_t *)fake_ram(&e->f, DATA + s * 0x10000), s + 1);
+		assert_int_equal(
+		    *(uint8_t *)fake_ram(&e->f, DATA + s * 0x10000), s + 1);
 	/* One fails; the log names it. */
 	queue(e, 5, false, 99999999, 8);
 	pwr(e, P_SACT, 1 << 5);
@@ -431,8 +438,9 @@ static void test_hostile(void **state)
 	static const struct {
 		uint64_t addr;
 		uint32_t len;
-	} bad[] = { { 64 * MIB, 512 }, { 64 * MIB - 256, 512 }, { UINT64_MAX - 15, 512 },
-		{ 0xc0000000, 512 }, { 0xfee00000, 512 } };
+	} bad[] = { { 64 * MIB, 512 }, { 64 * MIB - 256, 512 },
+		{ UINT64_MAX - 15, 512 }, { 0xc0000000, 512 },
+		{ 0xfee00000, 512 } };
 
 	(void)state;
 	/* Data outside memory, and in a BAR of our own. */
@@ -492,14 +500,13 @@ static void test_hostile(void **state)
 	/* Every command and feature. */
 	for (unsigned command = 0; command < 256; command++)
 		for (unsigned feature = 0; feature < 256; feature += 5) {
-			ata(e, (uint8_t)command, (uint8_t)feature, feature * 77, 1, 512);
+			ata(e, (uint8_t)command, (uint8_t)feature, feature * 77, 1,
+			    512);
 			recover(e);
 		}
 	assert_true(ata(e, 0xec, 0, 0, 0, 512));
 	stop(e);
 }
-
-/* --- the drive --- */
 
 static bool packet(struct env *e, const uint8_t *cdb, unsigned n, uint32_t len)
 {
@@ -570,12 +577,15 @@ static void test_cd(void **state)
 	assert_true(PACKET(e, 0, 0x00));
 	/* Out of range, wrapping, unknown, no room. */
 	assert_sense(e, PACKET(e, 2048, 0x28, 0, 0, 0, 0x10, 0, 0, 0, 1), 5, 0x21);
-	assert_sense(e, PACKET(e, 2048, 0xa8, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff),
+	assert_sense(e,
+	    PACKET(
+		e, 2048, 0xa8, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff),
 	    5, 0x21);
 	assert_sense(e, PACKET(e, 0, 0xff), 5, 0x20);
 	assert_fails(e, PACKET(e, 2048, 0x28, 0, 0, 0, 0, 0, 0, 0, 2), 4);
 	for (unsigned op = 0; op < 256; op++) {
-		PACKET(e, 64, (uint8_t)op, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff);
+		PACKET(e, 64, (uint8_t)op, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+		    0xff, 0xff);
 		recover(e);
 		PACKET(e, 0, (uint8_t)op, 1, 1, 1, 1, 1, 1, 1, 1, 1);
 		recover(e);

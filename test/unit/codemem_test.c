@@ -12,7 +12,8 @@
 
 static void test_runs(void **state)
 {
-	static const uint8_t code[] = { 0xb8, 42, 0, 0, 0, 0xc3 }; /* mov eax, 42; ret */
+	static const uint8_t code[] = { 0xb8, 42, 0, 0, 0,
+		0xc3 }; /* mov eax, 42; ret */
 	struct codemem *cm;
 	uint8_t *rw, *rx;
 

@@ -201,8 +201,10 @@ static void clients_that_never_read(void **state)
 	int slow[4], fd;
 
 	(void)state;
-	/* Asks until its socket takes no more: the server must not take more
-	 * either. */
+	/*
+	 * Asks until its socket takes no more: the server must not take more
+	 * either.
+	 */
 	for (size_t i = 0; i < 4; i++) {
 		slow[i] = dial();
 		for (int n = 0; n < 100000; n++) {

@@ -17,10 +17,12 @@ static const struct engine_config cfg = {
 	.x2apic = true,
 };
 
-static struct cpuid_regs guest_of(const struct engine_config *c, unsigned cpu,
-    uint32_t leaf, uint32_t sub)
+static struct cpuid_regs guest_of(
+    const struct engine_config *c, unsigned cpu, uint32_t leaf, uint32_t sub)
 {
-	struct cpuid_context ctx = { .cpu = cpu, .cr4 = 0, .xcr0 = 7, .apic_enabled = true };
+	struct cpuid_context ctx = {
+		.cpu = cpu, .cr4 = 0, .xcr0 = 7, .apic_enabled = true
+	};
 	struct cpuid_regs r;
 
 	cpuid_guest(c, &ctx, leaf, sub, &r);
@@ -36,8 +38,9 @@ static struct cpuid_regs host(uint32_t leaf, uint32_t sub)
 {
 	struct cpuid_regs r;
 
-	__asm__("cpuid" : "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx) :
-	    "a"(leaf), "c"(sub));
+	__asm__("cpuid"
+		: "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx)
+		: "a"(leaf), "c"(sub));
 	return r;
 }
 
@@ -46,11 +49,16 @@ static void test_subset(void **state)
 	struct cpuid_regs g = guest(1, 0), h = host(1, 0);
 
 	(void)state;
-	/* The engine's own: x2APIC, TSC deadline, OSXSAVE, hypervisor; HTT is topology. */
-	assert_int_equal(g.ecx & ~h.ecx & ~(BIT(21) | BIT(24) | BIT(27) | BIT(31)), 0);
+	/*
+	 * The engine's own: x2APIC, TSC deadline, OSXSAVE, hypervisor; HTT is
+	 * topology.
+	 */
+	assert_int_equal(
+	    g.ecx & ~h.ecx & ~(BIT(21) | BIT(24) | BIT(27) | BIT(31)), 0);
 	assert_int_equal(g.edx & ~h.edx & ~BIT(28), 0);
 	/* MONITOR, VMX, SMX, EIST, TM2, PDCM; ACPI thermal */
-	assert_int_equal(g.ecx & (BIT(3) | BIT(5) | BIT(6) | BIT(7) | BIT(8) | BIT(15)), 0);
+	assert_int_equal(
+	    g.ecx & (BIT(3) | BIT(5) | BIT(6) | BIT(7) | BIT(8) | BIT(15)), 0);
 	assert_int_equal(g.edx & (BIT(18) | BIT(21) | BIT(22)), 0);
 	assert_true(g.ecx & BIT(31));
 
@@ -60,17 +68,20 @@ static void test_subset(void **state)
 	assert_int_equal(g.ebx & ~h.ebx & ~(BIT(1) | BIT(13)), 0);
 	assert_int_equal(g.ecx & ~h.ecx, 0);
 	/* HLE, MPX, RTM, PT, AVX-512 F DQ IFMA CD BW VL */
-	assert_int_equal(g.ebx & (BIT(4) | BIT(14) | BIT(11) | BIT(25) | BIT(16) | BIT(17) |
-	    BIT(21) | BIT(28) | BIT(30) | BIT(31)), 0);
+	assert_int_equal(
+	    g.ebx & (BIT(4) | BIT(14) | BIT(11) | BIT(25) | BIT(16) | BIT(17) |
+			BIT(21) | BIT(28) | BIT(30) | BIT(31)),
+	    0);
 	/* PKU, CET, LA57, AVX-512 VBMI, WAITPKG */
-	assert_int_equal(g.ecx & (BIT(3) | BIT(4) | BIT(7) | BIT(16) | BIT(1) | BIT(5)), 0);
+	assert_int_equal(
+	    g.ecx & (BIT(3) | BIT(4) | BIT(7) | BIT(16) | BIT(1) | BIT(5)), 0);
 
 	g = guest(0xd, 1);
 	assert_int_equal(g.eax & ~host(0xd, 1).eax, 0);
 	g = guest(0x80000001, 0);
 	h = host(0x80000001, 0);
 	assert_int_equal(g.edx & ~h.edx, 0);
-	assert_int_equal(g.ecx & BIT(2), 0);	/* SVM */
+	assert_int_equal(g.ecx & BIT(2), 0); /* SVM */
 }
 
 static void test_identity(void **state)

@@ -1,4 +1,7 @@
-/* Disk images: options, kinds of files, locks between processes, both engines, errors. */
+/*
+ * Disk images: options, kinds of files, locks between processes, both engines,
+ * errors.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -78,9 +81,12 @@ static void done(struct disk_req *req, int error)
 static int run(struct disk *d, enum disk_op op, uint64_t off, uint64_t len,
     struct iovec *iov, int niov)
 {
-	struct disk_req req = {
-		.op = op, .off = off, .len = len, .iov = iov, .niov = niov, .done = done
-	};
+	struct disk_req req = { .op = op,
+		.off = off,
+		.len = len,
+		.iov = iov,
+		.niov = niov,
+		.done = done };
 	uint64_t end = event_now_ns() + UINT64_C(10000000000);
 
 	ended = 0;
@@ -92,7 +98,8 @@ static int run(struct disk *d, enum disk_op op, uint64_t off, uint64_t len,
 	return last_error;
 }
 
-static int io(struct disk *d, enum disk_op op, uint64_t off, void *buf, uint64_t len)
+static int io(
+    struct disk *d, enum disk_op op, uint64_t off, void *buf, uint64_t len)
 {
 	struct iovec iov = { buf, len };
 
@@ -101,8 +108,8 @@ static int io(struct disk *d, enum disk_op op, uint64_t off, void *buf, uint64_t
 
 static void test_options(void **state)
 {
-	static const char *const bad[] = { "0", "511", "513", "131072", "512/256", "x",
-		"512/", "512/x", "4096/512", "-512", "512/4096/1" };
+	static const char *const bad[] = { "0", "511", "513", "131072", "512/256",
+		"x", "512/", "512/x", "4096/512", "-512", "512/4096/1" };
 	struct disk *d;
 
 	(void)state;
@@ -190,7 +197,8 @@ static pid_t hold(bool ro, int *release)
 
 		close(go[1]);
 		config_set(cfg, "d.ro", ro ? "true" : "false");
-		if (event_loop_new(&l, NULL) != 0 || disk_open(&d, l, cfg, "d", false) != 0)
+		if (event_loop_new(&l, NULL) != 0 ||
+		    disk_open(&d, l, cfg, "d", false) != 0)
 			_exit(1);
 		if (write(ready[1], &c, 1) != 1 || read(go[0], &c, 1) < 0)
 			_exit(1);
@@ -306,7 +314,8 @@ static void engine(const char *name, const char *nocache)
 	assert_int_equal(io(d, DISK_READ, UINT64_MAX - 511, out, 512), EINVAL);
 	assert_int_equal(io(d, DISK_READ, 512, out, 0), EINVAL);
 	assert_int_equal(run(d, DISK_READ, 0, 512, NULL, 0), EINVAL);
-	assert_int_equal(run(d, DISK_DISCARD, 0, UINT64_MAX - 511, NULL, 0), EINVAL);
+	assert_int_equal(
+	    run(d, DISK_DISCARD, 0, UINT64_MAX - 511, NULL, 0), EINVAL);
 	disk_close(d);
 	free(big);
 }
@@ -402,8 +411,12 @@ static void test_many(void **state)
 		for (unsigned i = 0; i < 300; i++) {
 			memset(buf[i], (int)i, 512);
 			iov[i] = (struct iovec){ buf[i], 512 };
-			req[i] = (struct disk_req){ .op = DISK_WRITE, .off = i * 512,
-				.len = 512, .iov = &iov[i], .niov = 1, .done = done };
+			req[i] = (struct disk_req){ .op = DISK_WRITE,
+				.off = i * 512,
+				.len = 512,
+				.iov = &iov[i],
+				.niov = 1,
+				.done = done };
 			if (i % 50 == 49)
 				req[i].off = UINT64_MAX;
 			disk_submit(d, &req[i]);

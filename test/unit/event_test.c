@@ -236,8 +236,10 @@ static void *deleter(void *arg)
 	return NULL;
 }
 
-/* For the address sanitizer: the loop may hold an event that another thread
- * deletes. */
+/*
+ * For the address sanitizer: the loop may hold an event that another thread
+ * deletes.
+ */
 static void delete_from_other_thread(void **state)
 {
 	struct fixture *f = *state;

@@ -1,4 +1,7 @@
-/* See fake_machine.h. The functions of machine.h and pm that devices call are ours here. */
+/*
+ * See fake_machine.h. The functions of machine.h and pm that devices call are ours
+ * here.
+ */
 #include "fake_machine.h"
 
 #include <string.h>
@@ -140,20 +143,22 @@ void fake_write(struct fake *f, uint64_t addr, unsigned size, uint64_t v)
 	bus_write(f->m.mmio, 0, addr, size, v);
 }
 
-static void address(struct fake *f, unsigned b, unsigned s, unsigned fn, unsigned off)
+static void address(
+    struct fake *f, unsigned b, unsigned s, unsigned fn, unsigned off)
 {
-	fake_out(f, 0xcf8, 4, 0x80000000u | b << 16 | s << 11 | fn << 8 | (off & 0xfc));
+	fake_out(
+	    f, 0xcf8, 4, 0x80000000u | b << 16 | s << 11 | fn << 8 | (off & 0xfc));
 }
 
-uint32_t fake_cfg_read(struct fake *f, unsigned b, unsigned s, unsigned fn, unsigned off,
-    unsigned size)
+uint32_t fake_cfg_read(struct fake *f, unsigned b, unsigned s, unsigned fn,
+    unsigned off, unsigned size)
 {
 	address(f, b, s, fn, off);
 	return fake_in(f, (uint16_t)(0xcfc + (off & 3)), size);
 }
 
-void fake_cfg_write(struct fake *f, unsigned b, unsigned s, unsigned fn, unsigned off,
-    unsigned size, uint32_t v)
+void fake_cfg_write(struct fake *f, unsigned b, unsigned s, unsigned fn,
+    unsigned off, unsigned size, uint32_t v)
 {
 	address(f, b, s, fn, off);
 	fake_out(f, (uint16_t)(0xcfc + (off & 3)), size, v);

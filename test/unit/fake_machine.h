@@ -1,7 +1,7 @@
 /*
  * A machine without CPUs for device tests: real memory, buses, event loop and
- * configuration; interrupts are recorded. Ports and MMIO are reached through the buses,
- * as a guest would.
+ * configuration; interrupts are recorded. Ports and MMIO are reached through the
+ * buses, as a guest would.
  */
 #pragma once
 
@@ -37,10 +37,10 @@ uint32_t fake_in(struct fake *f, uint16_t port, unsigned size);
 void fake_out(struct fake *f, uint16_t port, unsigned size, uint32_t v);
 uint64_t fake_read(struct fake *f, uint64_t addr, unsigned size);
 void fake_write(struct fake *f, uint64_t addr, unsigned size, uint64_t v);
-uint32_t fake_cfg_read(struct fake *f, unsigned b, unsigned s, unsigned fn, unsigned off,
-    unsigned size);
-void fake_cfg_write(struct fake *f, unsigned b, unsigned s, unsigned fn, unsigned off,
-    unsigned size, uint32_t v);
+uint32_t fake_cfg_read(struct fake *f, unsigned b, unsigned s, unsigned fn,
+    unsigned off, unsigned size);
+void fake_cfg_write(struct fake *f, unsigned b, unsigned s, unsigned fn,
+    unsigned off, unsigned size, uint32_t v);
 /* The address a BAR of function 0 holds. */
 uint64_t fake_bar(struct fake *f, unsigned slot, int bar);
 void *fake_ram(struct fake *f, uint64_t gpa);

@@ -1,4 +1,5 @@
-/* grub-bhyve's parts: device.map lines, and the guest put together from messages.
+/*
+ * grub-bhyve's parts: device.map lines, and the guest put together from messages.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -107,7 +108,8 @@ static void test_guest(void **state)
 	assert_int_equal(guest_done(&g, &e), 0);
 	assert_string_equal(g.cmdline, "console=ttyS0 BOOT_IMAGE=/vmlinuz quiet");
 
-	/* Two files, each filled up to four bytes; bytes after the end go nowhere.
+	/*
+	 * Two files, each filled up to four bytes; bytes after the end go nowhere.
 	 */
 	guest_begin_initrd(&g);
 	assert_int_equal(guest_data(&g, "abcde", 5), 0);

@@ -1,5 +1,7 @@
-/* The bzImage loader: header checks, placement, zero page, entry states, command
- * line. */
+/*
+ * The bzImage loader: header checks, placement, zero page, entry states, command
+ * line.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

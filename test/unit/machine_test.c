@@ -287,7 +287,8 @@ static void test_ends(void **state)
 	assert_int_equal(run(make(guest_init_self, 1)), SUSPEND_RESET);
 }
 
-/* A periodic LAPIC timer, waited for in HLT; then one that interrupts a busy loop.
+/*
+ * A periodic LAPIC timer, waited for in HLT; then one that interrupts a busy loop.
  */
 static int guest_timer(struct engine_vcpu *cpu)
 {
@@ -322,7 +323,8 @@ static void test_lapic_timer(void **state)
 {
 	(void)state;
 	assert_int_equal(run(make(guest_timer, 1)), SUSPEND_POWEROFF);
-	/* Never early; on a busy host some periods may merge, so only a loose end.
+	/*
+	 * Never early; on a busy host some periods may merge, so only a loose end.
 	 */
 	assert_true(stamp >= 200 * MS);
 	assert_true(stamp < 5000 * MS);

@@ -19,7 +19,8 @@ static unsigned reads, writes;
 static uint64_t last_off, last_value;
 static struct pci_dev *toy;
 
-static uint64_t toy_read(struct pci_dev *dev, int vcpu, int bar, uint64_t off, unsigned size)
+static uint64_t toy_read(
+    struct pci_dev *dev, int vcpu, int bar, uint64_t off, unsigned size)
 {
 	(void)dev;
 	(void)vcpu;
@@ -29,8 +30,8 @@ static uint64_t toy_read(struct pci_dev *dev, int vcpu, int bar, uint64_t off, u
 	return 0x1000u * (unsigned)bar + off;
 }
 
-static void toy_write(struct pci_dev *dev, int vcpu, int bar, uint64_t off, unsigned size,
-    uint64_t v)
+static void toy_write(
+    struct pci_dev *dev, int vcpu, int bar, uint64_t off, unsigned size, uint64_t v)
 {
 	(void)dev;
 	(void)vcpu;
@@ -98,9 +99,9 @@ static void toys(void)
 static void test_options(void **state)
 {
 	static const char *const bad[] = { "3", "x,toy", "3:8,toy", "32,toy",
-		"256:0:0,toy", "1:2:3:4,toy", "3,", "3,nothing", ",toy", "3:,toy", "-1,toy",
-		"3,virtio-blk", "3,virtio-blk,", "3,ahci,disk.img", "3,ahci-hd",
-		"99999999999999999999,toy" };
+		"256:0:0,toy", "1:2:3:4,toy", "3,", "3,nothing", ",toy", "3:,toy",
+		"-1,toy", "3,virtio-blk", "3,virtio-blk,", "3,ahci,disk.img",
+		"3,ahci-hd", "99999999999999999999,toy" };
 
 	(void)state;
 	assert_int_equal(fake_slot(&f, "3,toy,a=b,c,d=e=f"), 0);
@@ -115,9 +116,11 @@ static void test_options(void **state)
 	/* Occupied. */
 	assert_int_not_equal(fake_slot(&f, "3,toy"), 0);
 	assert_int_not_equal(fake_slot(&f, "0:3:0,hostbridge"), 0);
-	assert_int_equal(fake_slot(&f, "5,virtio-blk,/x y/d.img,ro,sectorsize=512/4096"), 0);
+	assert_int_equal(
+	    fake_slot(&f, "5,virtio-blk,/x y/d.img,ro,sectorsize=512/4096"), 0);
 	assert_string_equal(config_get(f.m.cfg, "pci.0.5.0.path"), "/x y/d.img");
-	assert_string_equal(config_get(f.m.cfg, "pci.0.5.0.sectorsize"), "512/4096");
+	assert_string_equal(
+	    config_get(f.m.cfg, "pci.0.5.0.sectorsize"), "512/4096");
 	assert_int_equal(fake_slot(&f, "6,ahci,hd:/a,ser=1,cd:/b,cd:"), 0);
 	assert_string_equal(config_get(f.m.cfg, "pci.0.6.0.port.0.type"), "hd");
 	assert_string_equal(config_get(f.m.cfg, "pci.0.6.0.port.0.ser"), "1");
@@ -128,7 +131,10 @@ static void test_options(void **state)
 	assert_string_equal(config_get(f.m.cfg, "pci.0.7.0.device"), "ahci");
 	assert_string_equal(config_get(f.m.cfg, "pci.0.7.0.port.0.path"), "/c");
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
-		/* A failed one leaves its slot unusable, so try each in a tree of its own. */
+		/*
+		 * A failed one leaves its slot unusable, so try each in a tree of
+		 * its own.
+		 */
 		struct config *cfg = config_new();
 
 		assert_true(pci_parse_slot(cfg, bad[i]) < 0);
@@ -139,9 +145,10 @@ static void test_options(void **state)
 static void test_bad_trees(void **state)
 {
 	static const char *const bad[][2] = { { "pci.0.3.0.device", "nothing" },
-		{ "pci.0.3.0.path", "/no/device/given" }, { "pci.0.32.0.device", "toy" },
-		{ "pci.0.3.8.device", "toy" }, { "pci.256.3.0.device", "toy" },
-		{ "pci.1.3.0.device", "lpc" }, { "pci.0.3.0.device", "virtio-blk" } };
+		{ "pci.0.3.0.path", "/no/device/given" },
+		{ "pci.0.32.0.device", "toy" }, { "pci.0.3.8.device", "toy" },
+		{ "pci.256.3.0.device", "toy" }, { "pci.1.3.0.device", "lpc" },
+		{ "pci.0.3.0.device", "virtio-blk" } };
 
 	(void)state;
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -178,9 +185,11 @@ static void test_mechanisms(void **state)
 	/* The same by ECAM, all widths, and across registers. */
 	assert_int_equal(fake_read(&f, 0xe0000000 + (2 << 15), 4), 0x56781234);
 	assert_int_equal(fake_read(&f, 0xe0000000 + (2 << 15) + 3, 1), 0x56);
-	assert_int_equal(fake_read(&f, 0xe0000000 + (5 << 20), 8) & 0xffffffff, 0x74321022);
+	assert_int_equal(
+	    fake_read(&f, 0xe0000000 + (5 << 20), 8) & 0xffffffff, 0x74321022);
 	assert_int_equal(fake_read(&f, 0xe0000000 + (9 << 15), 8), UINT64_MAX);
-	assert_int_equal(fake_read(&f, 0xe0000000 + (2 << 15) + 0xffc, 8), UINT64_MAX);
+	assert_int_equal(
+	    fake_read(&f, 0xe0000000 + (2 << 15) + 0xffc, 8), UINT64_MAX);
 	fake_write(&f, 0xe0000000 + (2 << 15) + 0xffc, 8, UINT64_MAX);
 	/* Identity is read-only. */
 	fake_cfg_write(&f, 0, 2, 0, 0, 4, 0xdeadbeef);
@@ -207,7 +216,8 @@ static void test_bars(void **state)
 	toys();
 	io = fake_bar(&f, 2, 0);
 	mem = fake_bar(&f, 2, 1);
-	mem64 = fake_bar(&f, 2, 2) | (uint64_t)fake_cfg_read(&f, 0, 2, 0, 0x1c, 4) << 32;
+	mem64 = fake_bar(&f, 2, 2) | (uint64_t)fake_cfg_read(&f, 0, 2, 0, 0x1c, 4)
+					 << 32;
 	assert_true(io >= 0x2000 && io < 0x10000 && io % 32 == 0);
 	assert_true(mem >= 0xc0000000 && mem < 0xe0000000 && mem % 4096 == 0);
 	assert_true(mem64 >= pci_mem64_base(&f.m) && mem64 % (256 * MIB) == 0);
@@ -249,19 +259,24 @@ static uint64_t chip_read(void *arg, int vcpu, uint64_t off, unsigned size)
 /* A BAR may be put anywhere; nothing that was there suffers. */
 static void test_bar_conflicts(void **state)
 {
-	static const uint32_t places[] = { 0, 0x1000, 64 * 1024 * 1024 - 4096, 0xe0000000,
-		0xefff0000, 0xfec00000, 0xfee00000, 0xfeefe000, 0xfffff000, 0xfed00000 };
+	static const uint32_t places[] = { 0, 0x1000, 64 * 1024 * 1024 - 4096,
+		0xe0000000, 0xefff0000, 0xfec00000, 0xfee00000, 0xfeefe000,
+		0xfffff000, 0xfed00000 };
 
 	(void)state;
-	assert_int_equal(bus_add(f.m.mmio, "ioapic", 0xfec00000, 0x1000, 0, chip_read, NULL,
-			     NULL), 0);
+	assert_int_equal(bus_add(f.m.mmio, "ioapic", 0xfec00000, 0x1000, 0,
+			     chip_read, NULL, NULL),
+	    0);
 	toys();
 	for (unsigned i = 0; i < ARRAY_SIZE(places); i++) {
 		fake_cfg_write(&f, 0, 2, 0, 0x14, 4, places[i]);
 		assert_int_equal(fake_read(&f, 0xfec00000, 1), 0x11);
-		assert_int_equal(fake_read(&f, 0xe0000000 + (2 << 15), 4), 0x56781234);
+		assert_int_equal(
+		    fake_read(&f, 0xe0000000 + (2 << 15), 4), 0x56781234);
 	}
-	/* Over another device's: who was there stays, and the other gets in after. */
+	/*
+	 * Over another device's: who was there stays, and the other gets in after.
+	 */
 	uint64_t other = fake_bar(&f, 3, 1);
 
 	fake_cfg_write(&f, 0, 2, 0, 0x14, 4, (uint32_t)other);
@@ -278,7 +293,10 @@ static void test_bar_conflicts(void **state)
 	fake_cfg_write(&f, 0, 2, 0, 0x10, 4, 0xffffffe0);
 	assert_true(first->bar[0].mapped);
 	assert_int_equal(fake_in(&f, 0xffff, 1), 31);
-	/* 64-bit: at the end of all addresses, over high memory's place, half written. */
+	/*
+	 * 64-bit: at the end of all addresses, over high memory's place, half
+	 * written.
+	 */
 	fake_cfg_write(&f, 0, 2, 0, 0x1c, 4, 0xffffffff);
 	fake_cfg_write(&f, 0, 2, 0, 0x18, 4, 0xf0000000);
 	fake_cfg_write(&f, 0, 2, 0, 0x1c, 4, 0);
@@ -412,7 +430,10 @@ static void test_intx(void **state)
 	assert_int_equal(fake_cfg_read(&f, 0, 1, 0, 0x68, 4), 0x0a0b0c05);
 }
 
-/* Eighteen devices on sixteen pins: shared lines stay up while one device holds them. */
+/*
+ * Eighteen devices on sixteen pins: shared lines stay up while one device holds
+ * them.
+ */
 static void test_shared_pins(void **state)
 {
 	char text[32];
@@ -444,7 +465,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_bad_trees, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_mechanisms, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bars, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_bar_conflicts, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+		    test_bar_conflicts, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_msix, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_msi, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_intx, setup, teardown),

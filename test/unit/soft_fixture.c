@@ -110,7 +110,8 @@ void fixture_new(struct fixture *f, unsigned ncpu)
 	assert_int_equal(engine_soft.create(&f->engine, &cfg), 0);
 	for (unsigned i = 0; i < ncpu; i++)
 		assert_int_equal(
-		    engine_soft.vcpu_create(f->engine, i, &f->vcpu[i], &f->link[i]), 0);
+		    engine_soft.vcpu_create(f->engine, i, &f->vcpu[i], &f->link[i]),
+		    0);
 	f->cpu = (struct soft_cpu *)f->vcpu[0];
 	f->next_table = TABLES + MEMORY_PAGE;
 }
@@ -174,8 +175,8 @@ void fixture_write(struct fixture *f, uint64_t gpa, unsigned size, uint64_t v)
 	assert_int_equal(memory_write(&f->mem, gpa, &v, size), 0);
 }
 
-uint64_t fixture_map(struct fixture *f, uint64_t lin, uint64_t gpa, unsigned shift,
-    uint64_t bits)
+uint64_t fixture_map(
+    struct fixture *f, uint64_t lin, uint64_t gpa, unsigned shift, uint64_t bits)
 {
 	uint64_t table = TABLES;
 
@@ -184,7 +185,8 @@ uint64_t fixture_map(struct fixture *f, uint64_t lin, uint64_t gpa, unsigned shi
 		uint64_t pte = fixture_read(f, slot, 8);
 
 		if (level == shift) {
-			fixture_write(f, slot, 8, gpa | bits | (shift > 12 ? 0x80 : 0));
+			fixture_write(
+			    f, slot, 8, gpa | bits | (shift > 12 ? 0x80 : 0));
 			return slot;
 		}
 		if (!(pte & 1)) {

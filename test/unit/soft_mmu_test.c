@@ -1,13 +1,13 @@
 /* The software MMU: walks, rights, error codes, TLB contexts, slow accesses. */
 #include "soft_fixture.h"
 
-#define P  0x1u
-#define W  0x2u
-#define U  0x4u
-#define A  0x20u
-#define D  0x40u
-#define G  0x100u
-#define NX BIT64(63)
+#define P   0x1u
+#define W   0x2u
+#define U   0x4u
+#define A   0x20u
+#define D   0x40u
+#define G   0x100u
+#define NX  BIT64(63)
 
 #define LIN UINT64_C(0x7f0000401000)
 
@@ -36,8 +36,10 @@ static void test_load_maps_every_page_size(void **state)
 	fixture_map(f, UINT64_C(0xffff888000000000), 0, 30, P | W);
 	fixture_write(f, DATA + 0x123, 8, 0x1122334455667788);
 	assert_true(mmu_load(f->cpu, LIN + 0x123, 8) == 0x1122334455667788);
-	assert_int_equal(mmu_load(f->cpu, 0x40000000 + DATA - 0x200000 + 0x123, 1), 0x88);
-	assert_int_equal(mmu_load(f->cpu, UINT64_C(0xffff888000000000) + DATA + 0x123, 4),
+	assert_int_equal(
+	    mmu_load(f->cpu, 0x40000000 + DATA - 0x200000 + 0x123, 1), 0x88);
+	assert_int_equal(
+	    mmu_load(f->cpu, UINT64_C(0xffff888000000000) + DATA + 0x123, 4),
 	    0x55667788);
 }
 
@@ -47,7 +49,7 @@ static void test_rights_table(void **state)
 		uint64_t pte;
 		enum mmu_idx idx;
 		char kind;
-		int error;	/* -1: permitted */
+		int error; /* -1: permitted */
 		bool wp_off, smep;
 	} t[] = {
 		{ P, MMU_KERNEL, 'r', -1 },
@@ -87,7 +89,8 @@ static void test_rights_table(void **state)
 			f->cpu->cr4 |= CR4_SMEP;
 		if (t[i].error < 0)
 			assert_int_equal(
-			    RAISED(f, mmu_fill(f->cpu, LIN, t[i].idx, t[i].kind)), -1);
+			    RAISED(f, mmu_fill(f->cpu, LIN, t[i].idx, t[i].kind)),
+			    -1);
 		else
 			assert_pf(f, LIN, t[i].error,
 			    mmu_fill(f->cpu, LIN, t[i].idx, t[i].kind));
@@ -128,7 +131,8 @@ static void test_accessed_and_dirty(void **state)
 	assert_true(fixture_read(f, slot, 8) == (DATA | P | W | U | A | D));
 	/* A write that is refused leaves no trace. */
 	slot = fixture_map(f, LIN + 0x1000, DATA, 12, P | U);
-	assert_pf(f, LIN + 0x1000, PF_P | PF_W, mmu_store(f->cpu, LIN + 0x1000, 1, 0));
+	assert_pf(
+	    f, LIN + 0x1000, PF_P | PF_W, mmu_store(f->cpu, LIN + 0x1000, 1, 0));
 	assert_true(fixture_read(f, slot, 8) == (DATA | P | U));
 }
 
@@ -151,7 +155,8 @@ static void test_crossing_writes_all_or_nothing(void **state)
 	fixture_map(f, LIN, DATA, 12, P | W);
 	fixture_map(f, LIN + 0x1000, DATA + 0x3000, 12, P);
 	fixture_write(f, DATA + 0xffc, 4, 0x11111111);
-	assert_pf(f, LIN + 0x1000, PF_P | PF_W, mmu_store(f->cpu, LIN + 0xffc, 8, ~0ull));
+	assert_pf(
+	    f, LIN + 0x1000, PF_P | PF_W, mmu_store(f->cpu, LIN + 0xffc, 8, ~0ull));
 	assert_int_equal(fixture_read(f, DATA + 0xffc, 4), 0x11111111);
 	fixture_map(f, LIN + 0x1000, DATA + 0x3000, 12, P | W);
 	mmu_flush_page(f->cpu, LIN + 0x1000);
@@ -167,8 +172,10 @@ static void test_non_canonical(void **state)
 {
 	struct fixture *f = *state;
 
-	assert_int_equal(RAISED(f, mmu_load(f->cpu, UINT64_C(0x800000000000), 1)), EXC_GP);
-	assert_int_equal(RAISED(f, mmu_load(f->cpu, UINT64_C(0x7ffffffffffe), 8)), EXC_PF);
+	assert_int_equal(
+	    RAISED(f, mmu_load(f->cpu, UINT64_C(0x800000000000), 1)), EXC_GP);
+	assert_int_equal(
+	    RAISED(f, mmu_load(f->cpu, UINT64_C(0x7ffffffffffe), 8)), EXC_PF);
 }
 
 static void test_mmio_in_aligned_pieces(void **state)
@@ -192,8 +199,8 @@ static uint64_t cached(struct fixture *f, uint64_t lin)
 	return mmu_load(f->cpu, lin, 1);
 }
 
-static void map_value(struct fixture *f, uint64_t lin, uint64_t gpa, uint64_t bits,
-    uint8_t v)
+static void map_value(
+    struct fixture *f, uint64_t lin, uint64_t gpa, uint64_t bits, uint8_t v)
 {
 	fixture_map(f, lin, gpa, 12, P | W | bits);
 	fixture_write(f, gpa, 1, v);
@@ -296,13 +303,18 @@ static void test_invlpg_drops_globals_of_all_pcids(void **state)
 
 static void test_invpcid_types(void **state)
 {
-	/* What remains stale after each type: {local of PCID 1, global, local of 2}. */
+	/*
+	 * What remains stale after each type: {local of PCID 1, global, local of
+	 * 2}.
+	 */
 	static const struct {
 		unsigned type;
 		bool stale1, stale_global, stale2;
 	} t[] = {
-		{ 0, false, true, true }, { 1, false, true, true },
-		{ 2, false, false, false }, { 3, false, true, false },
+		{ 0, false, true, true },
+		{ 1, false, true, true },
+		{ 2, false, false, false },
+		{ 3, false, true, false },
 	};
 	struct fixture *f = *state;
 
@@ -320,7 +332,8 @@ static void test_invpcid_types(void **state)
 		map_value(f, LIN + 0x1000, DATA + 0x3000, G, 2);
 		mmu_invpcid(f->cpu, t[i].type, 1, LIN);
 		assert_int_equal(cached(f, LIN), t[i].stale1 ? 1 : 2);
-		assert_int_equal(cached(f, LIN + 0x1000), t[i].stale_global ? 1 : 2);
+		assert_int_equal(
+		    cached(f, LIN + 0x1000), t[i].stale_global ? 1 : 2);
 		pcid_switch(f, 2, true);
 		assert_int_equal(cached(f, LIN), t[i].stale2 ? 1 : 2);
 	}
@@ -345,7 +358,9 @@ static void test_legacy_paging(void **state)
 	fixture_state(f, 0, FLAT32);
 	assert_int_equal(RAISED(f, mmu_store(f->cpu, DATA, 4, 7)), -1);
 	assert_int_equal(fixture_read(f, DATA, 4), 7);
-	/* 32-bit: a 4 MiB page with PSE, a 4 KiB page, a PSE-36 address beyond RAM. */
+	/*
+	 * 32-bit: a 4 MiB page with PSE, a 4 KiB page, a PSE-36 address beyond RAM.
+	 */
 	f->cpu->cr0 |= CR0_PG | CR0_WP;
 	f->cpu->cr3 = TABLES;
 	f->cpu->cr4 = CR4_PSE;
@@ -382,7 +397,8 @@ static void test_pae_paging(void **state)
 	fixture_write(f, TABLES + 0x1000, 8, 0x200000 | P | W | U | 0x80 | NX);
 	fixture_write(f, DATA, 4, 9);
 	assert_int_equal(mmu_load(f->cpu, 0xc0000000 + DATA - 0x200000, 4), 9);
-	assert_int_equal(RAISED(f, mmu_store_idx(f->cpu, MMU_USER, 0xc0000000, 4, 1)), -1);
+	assert_int_equal(
+	    RAISED(f, mmu_store_idx(f->cpu, MMU_USER, 0xc0000000, 4, 1)), -1);
 	assert_pf(f, 0xc0000000, PF_P | PF_I, mmu_code_gpa(f->cpu, 0xc0000000));
 	assert_pf(f, 0x40000000, PF_P | PF_RSVD, mmu_load(f->cpu, 0x40000000, 4));
 	assert_pf(f, 0x80000000, 0, mmu_load(f->cpu, 0x80000000, 4));

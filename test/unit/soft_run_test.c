@@ -28,8 +28,8 @@ static int teardown(void **state)
 	return 0;
 }
 
-#define CODE_AT(f, gpa, ...)                                                         \
-	fixture_code(f, gpa, (const uint8_t[]){ __VA_ARGS__ },                       \
+#define CODE_AT(f, gpa, ...)                                                       \
+	fixture_code(f, gpa, (const uint8_t[]){ __VA_ARGS__ },                     \
 	    sizeof((const uint8_t[]){ __VA_ARGS__ }))
 
 static void run_to_halt(struct fixture *f)
@@ -139,8 +139,8 @@ static void install_handler(struct fixture *f, unsigned vector)
 	f->cpu->gdt_limit = 0xff;
 	f->cpu->idt_base = DATA + 0x8000;
 	f->cpu->idt_limit = 0xfff;
-	fixture_write(f, idt, 8, (at & 0xffff) | 8u << 16 | UINT64_C(0x8e00) << 32 |
-	    (at >> 16) << 48);
+	fixture_write(f, idt, 8,
+	    (at & 0xffff) | 8u << 16 | UINT64_C(0x8e00) << 32 | (at >> 16) << 48);
 	fixture_write(f, idt + 8, 8, at >> 32);
 	CODE_AT(f, at, 0xf4);
 }
@@ -163,22 +163,25 @@ static void test_fetch_fault_is_raised_when_reached(void **state)
 
 static void test_faults_leave_registers(void **state)
 {
-	/* Each at RSP = RBX = an unmapped or half mapped address; nothing may change. */
+	/*
+	 * Each at RSP = RBX = an unmapped or half mapped address; nothing may
+	 * change.
+	 */
 	static const uint8_t code[][4] = {
-		{ 0x50 },		/* push rax */
-		{ 0x58 },		/* pop rax */
-		{ 0x8f, 0x03 },		/* pop [rbx] */
-		{ 0xff, 0x33 },		/* push [rbx] */
-		{ 0xc9 },		/* leave */
-		{ 0xc3 },		/* ret */
-		{ 0xff, 0x13 },		/* call [rbx] */
-		{ 0x01, 0x03 },		/* add [rbx], eax */
-		{ 0x0f, 0xc1, 0x03 },	/* xadd [rbx], eax */
-		{ 0x0f, 0xb1, 0x0b },	/* cmpxchg [rbx], ecx */
-		{ 0x87, 0x03 },		/* xchg [rbx], eax */
-		{ 0xf0, 0xff, 0x03 },	/* lock inc [rbx] */
-		{ 0xa5 },		/* movsd */
-		{ 0xc8, 0, 0, 3 },	/* enter 0, 3 */
+		{ 0x50 },             /* push rax */
+		{ 0x58 },             /* pop rax */
+		{ 0x8f, 0x03 },       /* pop [rbx] */
+		{ 0xff, 0x33 },       /* push [rbx] */
+		{ 0xc9 },             /* leave */
+		{ 0xc3 },             /* ret */
+		{ 0xff, 0x13 },       /* call [rbx] */
+		{ 0x01, 0x03 },       /* add [rbx], eax */
+		{ 0x0f, 0xc1, 0x03 }, /* xadd [rbx], eax */
+		{ 0x0f, 0xb1, 0x0b }, /* cmpxchg [rbx], ecx */
+		{ 0x87, 0x03 },       /* xchg [rbx], eax */
+		{ 0xf0, 0xff, 0x03 }, /* lock inc [rbx] */
+		{ 0xa5 },             /* movsd */
+		{ 0xc8, 0, 0, 3 },    /* enter 0, 3 */
 	};
 	struct fixture *f = *state;
 
@@ -189,10 +192,14 @@ static void test_faults_leave_registers(void **state)
 		fixture_code(f, CODE, code[i], sizeof(code[i]));
 		for (unsigned r = 0; r < 16; r++)
 			f->cpu->gpr[r] = 0x7f0000000000 + 0x10 * (r & 1);
-		/* The handler's stack comes from the IST, as the guest's is no good. */
+		/*
+		 * The handler's stack comes from the IST, as the guest's is no
+		 * good.
+		 */
 		fixture_write(f, DATA + 0x8000 + EXC_PF * 16 + 4, 1, 1);
-		f->cpu->seg[SEG_TR] = (struct soft_seg){ .base = DATA + 0xa000,
-			.limit = 0xff, .access = 0x8b };
+		f->cpu->seg[SEG_TR] = (struct soft_seg){
+			.base = DATA + 0xa000, .limit = 0xff, .access = 0x8b
+		};
 		fixture_write(f, DATA + 0xa000 + 36, 8, STACK_TOP);
 		memcpy(before, f->cpu->gpr, sizeof(before));
 		f->cpu->rflags |= RF_STATUS;
@@ -201,8 +208,8 @@ static void test_faults_leave_registers(void **state)
 		before[GPR_RSP] = f->cpu->gpr[GPR_RSP];
 		assert_memory_equal(before, f->cpu->gpr, sizeof(before));
 		assert_true(fixture_read(f, before[GPR_RSP] + 8, 8) == CODE);
-		assert_true((fixture_read(f, before[GPR_RSP] + 24, 8) & RF_STATUS) ==
-		    (flags & RF_STATUS));
+		assert_true((fixture_read(f, before[GPR_RSP] + 24, 8) &
+				RF_STATUS) == (flags & RF_STATUS));
 	}
 }
 
@@ -271,7 +278,8 @@ static void test_overlapping_copy_repeats_the_pattern(void **state)
 	for (unsigned i = 0; i < 0x1804; i += 4)
 		assert_int_equal(fixture_read(f, DATA + i, 4), 0x64636261);
 	/* Downwards. */
-	CODE_AT(f, CODE + 16, 0xfd, 0xf3, 0x48, 0xab, 0xfc, 0xf4); /* std rep stosq cld */
+	CODE_AT(f, CODE + 16, 0xfd, 0xf3, 0x48, 0xab, 0xfc,
+	    0xf4); /* std rep stosq cld */
 	f->cpu->gpr[GPR_RAX] = 0x1122334455667788;
 	f->cpu->gpr[GPR_RDI] = DATA + 0x1000;
 	f->cpu->gpr[GPR_RCX] = 3;
@@ -398,8 +406,8 @@ static void test_locked_adds_of_two_cpus(void **state)
 	struct fixture *f = *state;
 
 	/* mov ecx, 20000 ; 1: lock add dword [rbx], 1 ; dec ecx ; jnz 1b ; hlt */
-	CODE_AT(f, CODE, 0xb9, 0x20, 0x4e, 0, 0, 0xf0, 0x83, 0x03, 1, 0xff, 0xc9, 0x75,
-	    0xf8, 0xf4);
+	CODE_AT(f, CODE, 0xb9, 0x20, 0x4e, 0, 0, 0xf0, 0x83, 0x03, 1, 0xff, 0xc9,
+	    0x75, 0xf8, 0xf4);
 	for (unsigned i = 0; i < ARRAY_SIZE(at); i++) {
 		fixture_write(f, at[i], 4, 0);
 		f->cpu->gpr[GPR_RBX] = at[i];
@@ -413,13 +421,14 @@ static void test_code_changed_by_another_cpu(void **state)
 	struct fixture *f = *state;
 
 	/*
-	 * vCPU 1 spins on "mov al, 0 ; test al, al ; jz" until its code is changed by
-	 * vCPU 0, which then waits for the answer.
+	 * vCPU 1 spins on "mov al, 0 ; test al, al ; jz" until its code is changed
+	 * by vCPU 0, which then waits for the answer.
 	 */
-	CODE_AT(f, CODE + 0x2000, 0xb0, 0, 0x84, 0xc0, 0x74, 0xfa, 0xc6, 0x06, 1, 0xf4);
+	CODE_AT(
+	    f, CODE + 0x2000, 0xb0, 0, 0x84, 0xc0, 0x74, 0xfa, 0xc6, 0x06, 1, 0xf4);
 	/* spin 100000 ; mov byte [rdi], 1 ; 1: cmp byte [rsi], 1 ; jne 1b ; hlt */
-	CODE_AT(f, CODE, 0xb9, 0xa0, 0x86, 1, 0, 0xff, 0xc9, 0x75, 0xfc, 0xc6, 0x07, 1,
-	    0x80, 0x3e, 1, 0x75, 0xfb, 0xf4);
+	CODE_AT(f, CODE, 0xb9, 0xa0, 0x86, 1, 0, 0xff, 0xc9, 0x75, 0xfc, 0xc6, 0x07,
+	    1, 0x80, 0x3e, 1, 0x75, 0xfb, 0xf4);
 	fixture_write(f, DATA, 1, 0);
 	f->cpu->gpr[GPR_RDI] = CODE + 0x2001;
 	f->cpu->gpr[GPR_RSI] = DATA;
@@ -435,9 +444,9 @@ static void test_set_state_refuses_nonsense(void **state)
 	fixture_state(f, 0, LONG);
 	engine_soft.get_state(f->vcpu[0], &good);
 	assert_int_equal(engine_soft.set_state(f->vcpu[0], &good), 0);
-#define REFUSED(change)                                                              \
-	s = good;                                                                    \
-	change;                                                                      \
+#define REFUSED(change)                                                            \
+	s = good;                                                                  \
+	change;                                                                    \
 	assert_int_equal(engine_soft.set_state(f->vcpu[0], &s), -22)
 	REFUSED(s.cr0 &= ~(uint64_t)CR0_PE);
 	REFUSED(s.cr0 |= CR0_NW);

@@ -1,4 +1,5 @@
-/* The 16550A: FIFO, interrupts and their order, loopback, and that no byte is lost.
+/*
+ * The 16550A: FIFO, interrupts and their order, loopback, and that no byte is lost.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -229,8 +230,10 @@ static void slow_reader_loses_nothing(void **state)
 
 	uart_write(f->u, FCR, 0x01);
 	f->c.out_room = 3;
-	/* A guest that writes 16 bytes whenever THRE says so, and 5 times too
-	 * often. */
+	/*
+	 * A guest that writes 16 bytes whenever THRE says so, and 5 times too
+	 * often.
+	 */
 	while (n < sizeof(sent)) {
 		bool empty = (uart_read(f->u, LSR) & 0x20) != 0;
 

@@ -67,7 +67,8 @@ static void header(struct env *e, uint32_t type, uint64_t sector)
 }
 
 /* One request of header, data (when len > 0) and status; returns the status. */
-static uint8_t request(struct env *e, uint32_t type, uint64_t sector, uint32_t len, bool in)
+static uint8_t request(
+    struct env *e, uint32_t type, uint64_t sector, uint32_t len, bool in)
 {
 	uint16_t used = e->d.used16[1];
 
@@ -152,7 +153,8 @@ static void test_engines(void **state)
 	for (unsigned i = 0; i < ARRAY_SIZE(options); i++) {
 		struct env *e = start(options[i]);
 
-		assert_true(vd_start_modern(&e->d, &e->f, 3, UINT64_C(1) << 32, 128));
+		assert_true(
+		    vd_start_modern(&e->d, &e->f, 3, UINT64_C(1) << 32, 128));
 		read_write(e);
 		stop(e);
 	}
@@ -165,12 +167,13 @@ static void test_discard(void **state)
 	struct {
 		uint64_t sector;
 		uint32_t count, flags;
-	} *range;
+	} * range;
 	uint8_t *data = fake_ram(&e->f, DATA), back[4096];
 
 	(void)state;
 	range = fake_ram(&e->f, DATA);
-	assert_true(vd_start_modern(&e->d, &e->f, 3, UINT64_C(1) << 32 | 3 << 13, 128));
+	assert_true(
+	    vd_start_modern(&e->d, &e->f, 3, UINT64_C(1) << 32 | 3 << 13, 128));
 	memset(data, 0x77, 1 * MIB);
 	assert_int_equal(request(e, 1, 0, 1 * MIB, false), 0);
 	assert_int_equal(request(e, 4, 0, 0, false), 0);
@@ -206,7 +209,8 @@ static void test_readonly(void **state)
 	struct env *e = start(",ro");
 
 	(void)state;
-	assert_true(vd_start_modern(&e->d, &e->f, 3, UINT64_C(1) << 32 | 1 << 5, 128));
+	assert_true(
+	    vd_start_modern(&e->d, &e->f, 3, UINT64_C(1) << 32 | 1 << 5, 128));
 	assert_int_equal(request(e, 0, 0, 512, true), 0);
 	assert_int_equal(request(e, 1, 0, 512, false), 1);
 	assert_int_equal(request(e, 11, 0, 16, false), 2);
@@ -235,13 +239,17 @@ static void test_file_limit(void **state)
 	stop(e);
 }
 
-/* 126 requests of 4 KiB in one kick: one interrupt a batch, in any order of completion. */
+/*
+ * 126 requests of 4 KiB in one kick: one interrupt a batch, in any order of
+ * completion.
+ */
 static void test_batch(void **state)
 {
 	struct env *e = start("");
 
 	(void)state;
-	assert_true(vd_start_modern(&e->d, &e->f, 3, UINT64_C(1) << 32 | 1 << 28, 128));
+	assert_true(
+	    vd_start_modern(&e->d, &e->f, 3, UINT64_C(1) << 32 | 1 << 28, 128));
 	for (unsigned i = 0; i < 42; i++) {
 		uint32_t *h = fake_ram(&e->f, HDR + i * 16);
 
@@ -250,7 +258,8 @@ static void test_batch(void **state)
 		h[3] = 0;
 		*(uint8_t *)fake_ram(&e->f, STATUS + i) = 0xaa;
 		memset(fake_ram(&e->f, DATA + i * 4096), (int)i + 1, 4096);
-		vd_desc(&e->d, 3 * i, HDR + i * 16, 16, VD_NEXT, (uint16_t)(3 * i + 1));
+		vd_desc(
+		    &e->d, 3 * i, HDR + i * 16, 16, VD_NEXT, (uint16_t)(3 * i + 1));
 		vd_desc(&e->d, 3 * i + 1, DATA + i * 4096, 4096, VD_NEXT,
 		    (uint16_t)(3 * i + 2));
 		vd_desc(&e->d, 3 * i + 2, STATUS + i, 1, VD_WRITE, 0);
@@ -274,10 +283,12 @@ static void test_reset_in_flight(void **state)
 
 	(void)state;
 	for (unsigned round = 0; round < 20; round++) {
-		assert_true(vd_start_modern(&e->d, &e->f, 3, UINT64_C(1) << 32, 128));
+		assert_true(
+		    vd_start_modern(&e->d, &e->f, 3, UINT64_C(1) << 32, 128));
 		for (unsigned i = 0; i < 10; i++) {
 			header(e, 1, 0);
-			vd_desc(&e->d, 3 * i, HDR, 16, VD_NEXT, (uint16_t)(3 * i + 1));
+			vd_desc(
+			    &e->d, 3 * i, HDR, 16, VD_NEXT, (uint16_t)(3 * i + 1));
 			vd_desc(&e->d, 3 * i + 1, DATA, 65536, VD_NEXT,
 			    (uint16_t)(3 * i + 2));
 			vd_desc(&e->d, 3 * i + 2, STATUS, 1, VD_WRITE, 0);
@@ -295,7 +306,7 @@ static void test_reset_in_flight(void **state)
 	stop(e);
 }
 
-/* --- what a hostile driver does: the device stops, says so, and lives again after a reset --- */
+/* What a hostile driver does: the device stops, says so, lives after a reset. */
 
 static void assert_stopped(struct env *e)
 {
@@ -304,9 +315,9 @@ static void assert_stopped(struct env *e)
 	assert_int_equal(e->d.used16[1], 0);
 	if (e->d.modern)
 		assert_int_equal(vd_status(&e->d) & 0x40, 0x40);
-	bool again = e->d.modern ?
-	    vd_start_modern(&e->d, &e->f, 3, UINT64_C(1) << 32 | 1 << 28, 128) :
-	    vd_start_legacy(&e->d, &e->f, 3, 1u << 28);
+	bool again = e->d.modern ? vd_start_modern(&e->d, &e->f, 3,
+				       UINT64_C(1) << 32 | 1 << 28, 128)
+				 : vd_start_legacy(&e->d, &e->f, 3, 1u << 28);
 
 	assert_true(again);
 	assert_int_equal(request(e, 0, 0, 512, true), 0);
@@ -350,12 +361,16 @@ static void hostile(struct env *e)
 		vd_desc(d, i, HDR, 0, VD_NEXT, (uint16_t)((i + 1) % 128));
 	vd_offer(d, 0);
 	assert_stopped(e);
-	/* Buffers outside RAM: behind it, across its end, wrapping, in a device's BAR. */
+	/*
+	 * Buffers outside RAM: behind it, across its end, wrapping, in a device's
+	 * BAR.
+	 */
 	static const struct {
 		uint64_t addr;
 		uint32_t len;
-	} bad[] = { { 16 * MIB, 1 }, { 16 * MIB - 1, 2 }, { 0xfffffffffffffff0, 0x20 },
-		{ 0, 0xffffffff }, { 0xc0000000, 16 }, { 0xfee00000, 16 } };
+	} bad[] = { { 16 * MIB, 1 }, { 16 * MIB - 1, 2 },
+		{ 0xfffffffffffffff0, 0x20 }, { 0, 0xffffffff }, { 0xc0000000, 16 },
+		{ 0xfee00000, 16 } };
 
 	(void)end;
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -383,13 +398,17 @@ static void hostile(struct env *e)
 	vd_desc(d, 0, HDR, 16, 0, 0);
 	vd_offer(d, 0);
 	assert_stopped(e);
-	/* Indirect: in an indirect one, odd, empty, outside RAM, with a next, too long. */
+	/*
+	 * Indirect: in an indirect one, odd, empty, outside RAM, with a next, too
+	 * long.
+	 */
 	inner[0] = (struct vdesc){ DATA, 16, VD_INDIRECT, 0 };
 	vd_desc(d, 0, DATA, 16, VD_INDIRECT, 0);
 	vd_offer(d, 0);
 	assert_stopped(e);
 	static const struct vdesc odd[] = { { DATA, 17, VD_INDIRECT, 0 },
-		{ DATA, 0, VD_INDIRECT, 0 }, { 0xffffffffffffff00, 16, VD_INDIRECT, 0 },
+		{ DATA, 0, VD_INDIRECT, 0 },
+		{ 0xffffffffffffff00, 16, VD_INDIRECT, 0 },
 		{ 16 * MIB - 8, 16, VD_INDIRECT, 0 },
 		{ DATA, 16, VD_INDIRECT | VD_NEXT, 1 },
 		{ DATA, 0xfffffff0, VD_INDIRECT, 0 } };
@@ -404,7 +423,10 @@ static void hostile(struct env *e)
 	vd_desc(d, 0, DATA, 65536, VD_INDIRECT, 0);
 	vd_offer(d, 0);
 	assert_stopped(e);
-	/* The same chain offered more often than the ring has entries, while in flight. */
+	/*
+	 * The same chain offered more often than the ring has entries, while in
+	 * flight.
+	 */
 	vd_desc(d, 0, HDR, 16, VD_NEXT, 1);
 	vd_desc(d, 1, STATUS, 1, VD_WRITE, 0);
 	for (unsigned i = 0; i < 128; i++)
@@ -418,7 +440,8 @@ static void test_hostile_modern(void **state)
 	struct env *e = start("");
 
 	(void)state;
-	assert_true(vd_start_modern(&e->d, &e->f, 3, UINT64_C(1) << 32 | 1 << 28, 128));
+	assert_true(
+	    vd_start_modern(&e->d, &e->f, 3, UINT64_C(1) << 32 | 1 << 28, 128));
 	hostile(e);
 	stop(e);
 }
@@ -485,7 +508,8 @@ static void test_negotiation(void **state)
 
 	(void)state;
 	/* A feature nobody offered; no VERSION_1. */
-	assert_false(vd_start_modern(d, &e->f, 3, UINT64_C(1) << 32 | UINT64_C(1) << 40, 16));
+	assert_false(vd_start_modern(
+	    d, &e->f, 3, UINT64_C(1) << 32 | UINT64_C(1) << 40, 16));
 	assert_false(vd_start_modern(d, &e->f, 3, 1 << 28, 16));
 	/* Sizes that are no power of two, zero, too large are ignored. */
 	assert_true(vd_start_modern(d, &e->f, 3, UINT64_C(1) << 32, 16));
@@ -513,7 +537,8 @@ static void test_event_idx(void **state)
 	struct env *e = start("");
 
 	(void)state;
-	assert_true(vd_start_modern(&e->d, &e->f, 3, UINT64_C(1) << 32 | 1 << 29, 16));
+	assert_true(
+	    vd_start_modern(&e->d, &e->f, 3, UINT64_C(1) << 32 | 1 << 29, 16));
 	uint16_t *used_event = &e->d.avail[2 + 16];
 
 	*used_event = 0;

@@ -16,7 +16,8 @@ static void rings(struct vdriver *d)
 	d->avail_event = (uint16_t *)(base + used + 4 + 8 * d->size);
 }
 
-bool vd_start_legacy(struct vdriver *d, struct fake *f, unsigned slot, uint32_t features)
+bool vd_start_legacy(
+    struct vdriver *d, struct fake *f, unsigned slot, uint32_t features)
 {
 	memset(d, 0, sizeof(*d));
 	d->f = f;
@@ -33,8 +34,8 @@ bool vd_start_legacy(struct vdriver *d, struct fake *f, unsigned slot, uint32_t 
 	return fake_in(f, d->io + 8, 4) == VD_RINGS >> 12;
 }
 
-bool vd_start_modern(struct vdriver *d, struct fake *f, unsigned slot, uint64_t features,
-    unsigned size)
+bool vd_start_modern(struct vdriver *d, struct fake *f, unsigned slot,
+    uint64_t features, unsigned size)
 {
 	memset(d, 0, sizeof(*d));
 	d->f = f;
@@ -54,7 +55,8 @@ bool vd_start_modern(struct vdriver *d, struct fake *f, unsigned slot, uint64_t 
 	fake_write(f, d->mmio + 0x18, 2, size);
 	d->size = (unsigned)fake_read(f, d->mmio + 0x18, 2);
 	rings(d);
-	uint64_t used = VD_RINGS + (uint64_t)((uint8_t *)d->used16 - (uint8_t *)d->desc);
+	uint64_t used =
+	    VD_RINGS + (uint64_t)((uint8_t *)d->used16 - (uint8_t *)d->desc);
 
 	fake_write(f, d->mmio + 0x20, 8, VD_RINGS);
 	fake_write(f, d->mmio + 0x28, 4, VD_RINGS + 16 * d->size);
@@ -67,8 +69,8 @@ bool vd_start_modern(struct vdriver *d, struct fake *f, unsigned slot, uint64_t 
 
 uint8_t vd_status(struct vdriver *d)
 {
-	return (uint8_t)(d->modern ? fake_read(d->f, d->mmio + 0x14, 1) :
-				     fake_in(d->f, d->io + 18, 1));
+	return (uint8_t)(d->modern ? fake_read(d->f, d->mmio + 0x14, 1)
+				   : fake_in(d->f, d->io + 18, 1));
 }
 
 void vd_set_status(struct vdriver *d, uint8_t v)
@@ -79,8 +81,8 @@ void vd_set_status(struct vdriver *d, uint8_t v)
 		fake_out(d->f, d->io + 18, 1, v);
 }
 
-void vd_desc(struct vdriver *d, unsigned i, uint64_t addr, uint32_t len, uint16_t flags,
-    uint16_t next)
+void vd_desc(struct vdriver *d, unsigned i, uint64_t addr, uint32_t len,
+    uint16_t flags, uint16_t next)
 {
 	d->desc[i] = (struct vdesc){ addr, len, flags, next };
 }

@@ -18,8 +18,8 @@ static void begin(bool modern)
 	assert_int_equal(fake_create(&f, 16 * 1024 * 1024), 0);
 	assert_int_equal(fake_slot(&f, "5,virtio-rnd"), 0);
 	assert_int_equal(fake_start(&f), 0);
-	assert_true(modern ? vd_start_modern(&d, &f, 5, UINT64_C(1) << 32, 64) :
-			     vd_start_legacy(&d, &f, 5, 0));
+	assert_true(modern ? vd_start_modern(&d, &f, 5, UINT64_C(1) << 32, 64)
+			   : vd_start_legacy(&d, &f, 5, 0));
 	assert_int_equal(d.size, 64);
 }
 

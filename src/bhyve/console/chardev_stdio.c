@@ -29,8 +29,10 @@ static int open_own(struct chardev *c, int fd, int mode)
 	int flags, own;
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	/* A regular file opened anew would start at offset 0: share its
-	 * description. */
+	/*
+	 * A regular file opened anew would start at offset 0: share its
+	 * description.
+	 */
 	if (lseek(fd, 0, SEEK_CUR) >= 0)
 		return fcntl(fd, F_DUPFD_CLOEXEC, 3);
 	own = open(path, mode | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);

@@ -14,8 +14,10 @@ struct event_loop;
 struct chardev;
 struct uart;
 
-/* Opens "stdio", "/dev/...", "tcp=ip:port". option names it in messages. 0 or
- * -errno (logged). */
+/*
+ * Opens "stdio", "/dev/...", "tcp=ip:port". option names it in messages. 0 or
+ * -errno (logged).
+ */
 int chardev_open(struct chardev **c, struct event_loop *loop, const char *spec,
     const char *option);
 /* NULL is fine. */
@@ -31,7 +33,8 @@ void chardev_set_callbacks(struct chardev *c, void (*readable)(void *arg),
 /* Writes the last bytes before closing; gives up when the reader stands still. */
 void chardev_flush(struct chardev *c, const uint8_t *buf, size_t len);
 
-/* uart.c - 16550A. irq() is called on every change of the line; machine lock held.
+/*
+ * uart.c - 16550A. irq() is called on every change of the line; machine lock held.
  */
 int uart_create(struct uart **u, void (*irq)(void *arg, bool level), void *arg);
 /* NULL is fine. */

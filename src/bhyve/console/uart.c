@@ -148,7 +148,8 @@ static void rx_push(struct uart *u, uint8_t byte)
 
 	if (u->rx_count >= size) {
 		u->errors |= LSR_OE;
-		/* Without FIFO the new byte replaces the old; with it, it is lost.
+		/*
+		 * Without FIFO the new byte replaces the old; with it, it is lost.
 		 */
 		if (size == 1)
 			u->rx[u->rx_head] = byte;
@@ -254,8 +255,10 @@ static void write_ier(struct uart *u, uint8_t v)
 
 static void write_fcr(struct uart *u, uint8_t v)
 {
-	/* What was sent is on the wire: resetting the transmitter takes nothing
-	 * back. */
+	/*
+	 * What was sent is on the wire: resetting the transmitter takes nothing
+	 * back.
+	 */
 	if (((v ^ u->fcr) & FCR_ENABLE) != 0 || (v & FCR_RX_RST) != 0)
 		u->rx_head = u->rx_count = 0;
 	u->fcr =

@@ -14,19 +14,21 @@ static int parse(struct config *cfg, const char *node, const char *text)
 	int error = pci_parse_options(cfg, node, text);
 
 	/* The old names of the keys. */
-	static const char *const names[][2] = { { "vendor", "vendor" }, { "devid", "device" } };
+	static const char *const names[][2] = { { "vendor", "vendor" },
+		{ "devid", "device" } };
 
 	for (unsigned i = 0; error == 0 && i < ARRAY_SIZE(names); i++) {
 		const char *v = config_getf(cfg, "%s.%s", node, names[i][0]);
 
 		if (v != NULL)
-			error = config_setf(cfg, v, "%s.pcireg.%s", node, names[i][1]);
+			error =
+			    config_setf(cfg, v, "%s.pcireg.%s", node, names[i][1]);
 	}
 	return error;
 }
 
-static int get_id(struct pci_dev *dev, const char *node, const char *name, uint16_t dflt,
-    uint16_t *out)
+static int get_id(struct pci_dev *dev, const char *node, const char *name,
+    uint16_t dflt, uint16_t *out)
 {
 	const char *text = config_getf(dev->cfg, "%s.pcireg.%s", node, name);
 	unsigned long v;
@@ -37,8 +39,8 @@ static int get_id(struct pci_dev *dev, const char *node, const char *name, uint1
 		return 0;
 	v = strtoul(text, &end, 0);
 	if (end == text || *end != '\0' || v > 0xffff) {
-		log_error("%s: pcireg.%s=%s is not a 16-bit number, as in 0x1275", dev->name,
-		    name, text);
+		log_error("%s: pcireg.%s=%s is not a 16-bit number, as in 0x1275",
+		    dev->name, name, text);
 		return -EINVAL;
 	}
 	*out = (uint16_t)v;

@@ -34,7 +34,8 @@ static long host_register(const char *name)
 		if (class >> 8 != 0x0601)
 			continue;
 		snprintf(path, sizeof(path), "%.*s%s",
-		    (int)(strlen(g.gl_pathv[i]) - strlen("class")), g.gl_pathv[i], name);
+		    (int)(strlen(g.gl_pathv[i]) - strlen("class")), g.gl_pathv[i],
+		    name);
 		f = fopen(path, "re");
 		if (f == NULL)
 			continue;
@@ -59,8 +60,9 @@ static int get_register(struct pci_dev *dev, const char *key, const char *sysfs,
 		long v = host_register(sysfs);
 
 		if (v < 0) {
-			log_error("lpc.pcireg.%s=host: this host has no PCI-ISA bridge to "
-			    "copy from; give a number",
+			log_error("lpc.pcireg.%s=host: this host has no PCI-ISA "
+				  "bridge to "
+				  "copy from; give a number",
 			    key);
 			return -EINVAL;
 		}
@@ -69,8 +71,9 @@ static int get_register(struct pci_dev *dev, const char *key, const char *sysfs,
 	}
 	*out = strtoul(text, &end, 0);
 	if (end == text || *end != '\0' || *out > max) {
-		log_error("lpc.pcireg.%s=%s: must be \"host\" or a number up to 0x%lx", key,
-		    text, max);
+		log_error(
+		    "lpc.pcireg.%s=%s: must be \"host\" or a number up to 0x%lx",
+		    key, text, max);
 		return -EINVAL;
 	}
 	return 0;
@@ -98,8 +101,10 @@ static int create(struct pci_dev *dev, const char *node)
 	if (get_register(dev, "vendor", "vendor", 0xffff, 0x8086, &vendor) != 0 ||
 	    get_register(dev, "device", "device", 0xffff, 0x7000, &device) != 0 ||
 	    get_register(dev, "revid", "revision", 0xff, 0, &revision) != 0 ||
-	    get_register(dev, "subvendor", "subsystem_vendor", 0xffff, 0, &subvendor) != 0 ||
-	    get_register(dev, "subdevice", "subsystem_device", 0xffff, 0, &subdevice) != 0)
+	    get_register(
+		dev, "subvendor", "subsystem_vendor", 0xffff, 0, &subvendor) != 0 ||
+	    get_register(
+		dev, "subdevice", "subsystem_device", 0xffff, 0, &subdevice) != 0)
 		return -EINVAL;
 	pci_identify(dev, (uint16_t)vendor, (uint16_t)device, 0x06, 0x01, 0x00);
 	pci_subsystem(dev, (uint16_t)subvendor, (uint16_t)subdevice);
@@ -124,8 +129,9 @@ static bool cfg_read(struct pci_dev *dev, unsigned off, unsigned size, uint32_t 
 	*v = 0;
 	for (unsigned i = 0; i < size; i++)
 		if (pirq_of(off + i) >= 0)
-			*v |= (uint32_t)pci_pirq_read(dev->bus, (unsigned)pirq_of(off + i))
-			    << (i * 8);
+			*v |= (uint32_t)pci_pirq_read(
+				  dev->bus, (unsigned)pirq_of(off + i))
+			      << (i * 8);
 	return true;
 }
 

@@ -20,8 +20,8 @@
 extern const struct pci_class *const __start_pci_classes[] __attribute__((weak));
 extern const struct pci_class *const __stop_pci_classes[] __attribute__((weak));
 
-void pci_identify(struct pci_dev *dev, uint16_t vendor, uint16_t device, uint8_t class,
-    uint8_t subclass, uint8_t progif)
+void pci_identify(struct pci_dev *dev, uint16_t vendor, uint16_t device,
+    uint8_t class, uint8_t subclass, uint8_t progif)
 {
 	pci_set16(dev, PCI_VENDOR, vendor);
 	pci_set16(dev, PCI_DEVICE, device);
@@ -97,7 +97,7 @@ struct pci_dev *pci_find(struct pci_bus *bus, const char *class_name)
 const struct pci_class *pci_class_find(const char *name)
 {
 	for (const struct pci_class *const *c = __start_pci_classes;
-	    c < __stop_pci_classes; c++)
+	     c < __stop_pci_classes; c++)
 		if (strcmp((*c)->name, name) == 0)
 			return *c;
 	return NULL;
@@ -141,8 +141,8 @@ static void init_config(struct pci_dev *dev)
 	 * turn it on for devices they did not scan themselves.
 	 */
 	pci_set16(dev, PCI_COMMAND, CMD_MASTER);
-	uint16_t command = CMD_IO | CMD_MEM | CMD_MASTER | CMD_PARITY | CMD_SERR |
-	    CMD_INTX_OFF;
+	uint16_t command =
+	    CMD_IO | CMD_MEM | CMD_MASTER | CMD_PARITY | CMD_SERR | CMD_INTX_OFF;
 	uint16_t status = STATUS_W1C;
 
 	memcpy(&dev->wmask[PCI_COMMAND], &command, 2);
@@ -170,7 +170,8 @@ static int create_device(struct builder *w, unsigned f)
 	snprintf(node, sizeof(node), "pci.%u.%u.%u", w->b, w->s, f);
 	name = config_getf(cfg, "%s.device", node);
 	if (name == NULL) {
-		log_error("%s: no device given; set %s.device=NAME, or use -s", node, node);
+		log_error("%s: no device given; set %s.device=NAME, or use -s",
+		    node, node);
 		return -EINVAL;
 	}
 	dev = calloc(1, sizeof(*dev));
@@ -178,7 +179,8 @@ static int create_device(struct builder *w, unsigned f)
 		return -ENOMEM;
 	dev->cls = pci_class_find(name);
 	if (dev->cls == NULL) {
-		log_error("%s: unknown device \"%s\"; 'bhyve -s help' lists them", node, name);
+		log_error("%s: unknown device \"%s\"; 'bhyve -s help' lists them",
+		    node, name);
 		free(dev);
 		return -EINVAL;
 	}
@@ -189,7 +191,8 @@ static int create_device(struct builder *w, unsigned f)
 	dev->s = (uint8_t)w->s;
 	dev->f = (uint8_t)f;
 	dev->intx_gsi = -1;
-	snprintf(dev->name, sizeof(dev->name), "%u:%u:%u %.18s", dev->b, dev->s, dev->f, name);
+	snprintf(dev->name, sizeof(dev->name), "%u:%u:%u %.18s", dev->b, dev->s,
+	    dev->f, name);
 	init_config(dev);
 	if (bus->fn[w->b] == NULL)
 		bus->fn[w->b] = calloc(256, sizeof(*bus->fn[0]));
@@ -221,7 +224,8 @@ static int number(const char *name, unsigned limit, const char *what)
 		return -1;
 	v = strtoul(name, &end, 10);
 	if (*end != '\0' || v >= limit) {
-		log_error("pci: %s is not a PCI %s, 0 to %u", name, what, limit - 1);
+		log_error(
+		    "pci: %s is not a PCI %s, 0 to %u", name, what, limit - 1);
 		return -EINVAL;
 	}
 	return (int)v;
@@ -277,8 +281,9 @@ static void mark_multifunction(struct pci_bus *bus)
 		if (first != NULL)
 			first->config[PCI_HEADER] |= HEADER_MULTI;
 		else
-			log_warn("%s: slot %u has no function 0, so guests will not find "
-			    "this device",
+			log_warn("%s: slot %u has no function 0, so guests will "
+				 "not find "
+				 "this device",
 			    dev->name, dev->s);
 	}
 }

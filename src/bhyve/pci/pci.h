@@ -25,29 +25,33 @@ struct pci_class {
 	const char *name; /* as in -s and in key "device" */
 	const char *help; /* one line for -s help: its configuration */
 	/*
-	 * Turns the text after "slot,name," into keys under node; NULL: "a=b,c" means
-	 * node.a=b and node.c=true. 0 or -EINVAL (logged with what would be right).
+	 * Turns the text after "slot,name," into keys under node; NULL: "a=b,c"
+	 * means node.a=b and node.c=true. 0 or -EINVAL (logged with what would be
+	 * right).
 	 */
 	int (*parse)(struct config *cfg, const char *node, const char *text);
 	/*
-	 * Keys under node, e.g. "pci.0.3.0". 0 or -errno (logged). destroy() follows only
-	 * a successful create(), so a failing create() frees what it made.
+	 * Keys under node, e.g. "pci.0.3.0". 0 or -errno (logged). destroy()
+	 * follows only a successful create(), so a failing create() frees what it
+	 * made.
 	 */
 	int (*create)(struct pci_dev *dev, const char *node);
 	void (*destroy)(struct pci_dev *dev);
 	/* BAR accesses; off + size lies within the BAR. */
-	uint64_t (*bar_read)(struct pci_dev *dev, int vcpu, int bar, uint64_t off,
-	    unsigned size);
+	uint64_t (*bar_read)(
+	    struct pci_dev *dev, int vcpu, int bar, uint64_t off, unsigned size);
 	void (*bar_write)(struct pci_dev *dev, int vcpu, int bar, uint64_t off,
 	    unsigned size, uint64_t v);
 	/* Optional: config space beyond what the bus does. True when handled. */
-	bool (*cfg_read)(struct pci_dev *dev, unsigned off, unsigned size, uint32_t *v);
-	bool (*cfg_write)(struct pci_dev *dev, unsigned off, unsigned size, uint32_t v);
+	bool (*cfg_read)(
+	    struct pci_dev *dev, unsigned off, unsigned size, uint32_t *v);
+	bool (*cfg_write)(
+	    struct pci_dev *dev, unsigned off, unsigned size, uint32_t v);
 };
 
 /* Puts the class into the one device table (a linker section). */
-#define PCI_CLASS(c)                                                                 \
-	static const struct pci_class *const c##_entry                               \
+#define PCI_CLASS(c)                                                               \
+	static const struct pci_class *const c##_entry                             \
 	    __attribute__((used, section("pci_classes"), aligned(8))) = &(c)
 
 struct pci_bar {
@@ -71,16 +75,16 @@ struct pci_dev {
 	uint8_t w1c[4096];   /* bits the guest clears by writing one */
 	struct pci_bar bar[6];
 	/* interrupts */
-	unsigned cap_len;	   /* of the last capability */
+	unsigned cap_len;          /* of the last capability */
 	uint8_t msi_cap, msix_cap; /* offsets, 0: none */
 	int msix_bar;
 	uint32_t msix_off, msix_count;
 	uint8_t *msix_table; /* 16 bytes an entry */
 	uint64_t *msix_pba;
-	int intx_gsi;	     /* IOAPIC pin, -1: no INTx */
-	unsigned intx_pirq;  /* A-H as 0-7, for the 8259 pair */
-	bool intx_level;     /* as the device says */
-	bool intx_asserted;  /* as the interrupt controllers see it */
+	int intx_gsi;       /* IOAPIC pin, -1: no INTx */
+	unsigned intx_pirq; /* A-H as 0-7, for the 8259 pair */
+	bool intx_level;    /* as the device says */
+	bool intx_asserted; /* as the interrupt controllers see it */
 	struct pci_dev *next;
 };
 
@@ -91,12 +95,16 @@ uint16_t pci_get16(const struct pci_dev *dev, unsigned off);
 uint32_t pci_get32(const struct pci_dev *dev, unsigned off);
 
 /* vendor:device, class code, subsystem (0: none), revision. */
-void pci_identify(struct pci_dev *dev, uint16_t vendor, uint16_t device, uint8_t class,
-    uint8_t subclass, uint8_t progif);
+void pci_identify(struct pci_dev *dev, uint16_t vendor, uint16_t device,
+    uint8_t class, uint8_t subclass, uint8_t progif);
 void pci_subsystem(struct pci_dev *dev, uint16_t vendor, uint16_t device);
 /* 0 or -EINVAL/-ENOSPC. size is rounded up to a power of two. */
-int pci_add_bar(struct pci_dev *dev, int bar, enum pci_bar_type type, uint64_t size);
-/* Capability of len bytes (id and next included) with its body; returns its offset or -ENOSPC. */
+int pci_add_bar(
+    struct pci_dev *dev, int bar, enum pci_bar_type type, uint64_t size);
+/*
+ * Capability of len bytes (id and next included) with its body; returns its offset
+ * or -ENOSPC.
+ */
 int pci_add_cap(struct pci_dev *dev, uint8_t id, const void *body, unsigned len);
 int pci_add_msi(struct pci_dev *dev, unsigned vectors); /* power of two, <= 32 */
 /* count vectors: table and PBA in BAR bar at offset off. */
@@ -123,15 +131,18 @@ void pci_dma_written(struct pci_dev *dev, uint64_t gpa, uint64_t len);
 
 /* The default of pci_class.parse. */
 int pci_parse_options(struct config *cfg, const char *node, const char *text);
-/* -s slot,emulation,conf into keys. 0 or -EINVAL (logged); 1: "help" was asked and given. */
+/*
+ * -s slot,emulation,conf into keys. 0 or -EINVAL (logged); 1: "help" was asked and
+ * given.
+ */
 int pci_parse_slot(struct config *cfg, const char *text);
 void pci_print_classes(void);
 /* Creates every device of the tree under "pci." and places the BARs. */
 int pci_bus_create(struct machine *m, struct pci_bus **bus);
 void pci_bus_destroy(struct pci_bus *bus);
 /*
- * For ACPI and the MP table: calls fn for each function with an INTx pin (1-4 = A-D).
- * Without a boot ROM its PIRQ is A + (gsi - 16) % 8.
+ * For ACPI and the MP table: calls fn for each function with an INTx pin (1-4 =
+ * A-D). Without a boot ROM its PIRQ is A + (gsi - 16) % 8.
  */
 void pci_foreach_intx(struct pci_bus *bus,
     void (*fn)(void *arg, int b, int slot, int pin, int gsi), void *arg);

@@ -15,12 +15,12 @@
 #include "lib/log.h"
 #include "vmm/bus.h"
 
-#define BAR_IO	 0x1u
-#define BAR_64	 0x4u
+#define BAR_IO   0x1u
+#define BAR_64   0x4u
 #define MSI_BASE UINT64_C(0xFEE00000)
 #define MSI_SIZE UINT64_C(0x100000)
 /* Larger 64-bit BARs go above RAM; many guests want the small ones below 4 GiB. */
-#define MEM64_MIN (128 * MiB)
+#define MEM64_MIN  (128 * MiB)
 #define MEM64_SIZE (32 * GiB)
 
 uint64_t pci_mem64_base(const struct machine *m)
@@ -32,13 +32,15 @@ int pci_add_bar(struct pci_dev *dev, int bar, enum pci_bar_type type, uint64_t s
 {
 	uint64_t least = type == PCI_BAR_IO ? 4 : 16, mask;
 
-	if (bar < 0 || bar > (type == PCI_BAR_MEM64 ? 4 : 5) || type == PCI_BAR_NONE ||
-	    dev->bar[bar].type != PCI_BAR_NONE || size == 0 ||
-	    (bar > 0 && dev->bar[bar - 1].type == PCI_BAR_MEM64))
+	if (bar < 0 || bar > (type == PCI_BAR_MEM64 ? 4 : 5) ||
+	    type == PCI_BAR_NONE || dev->bar[bar].type != PCI_BAR_NONE ||
+	    size == 0 || (bar > 0 && dev->bar[bar - 1].type == PCI_BAR_MEM64))
 		return -EINVAL;
 	while (least < size)
 		least <<= 1;
-	if (least > (type == PCI_BAR_IO ? 256 : type == PCI_BAR_MEM32 ? 2 * GiB : 16 * GiB))
+	if (least > (type == PCI_BAR_IO         ? 256
+			: type == PCI_BAR_MEM32 ? 2 * GiB
+						: 16 * GiB))
 		return -ENOSPC;
 	dev->bar[bar] = (struct pci_bar){ .type = type, .size = least, .dev = dev };
 	mask = ~(least - 1);
@@ -47,9 +49,9 @@ int pci_add_bar(struct pci_dev *dev, int bar, enum pci_bar_type type, uint64_t s
 	unsigned off = PCI_BAR0 + (unsigned)bar * 4;
 
 	memcpy(&dev->wmask[off], &mask, type == PCI_BAR_MEM64 ? 8 : 4);
-	dev->config[off] = type == PCI_BAR_IO ? BAR_IO :
-	    type == PCI_BAR_MEM64	      ? BAR_64 :
-						0;
+	dev->config[off] = type == PCI_BAR_IO      ? BAR_IO
+			   : type == PCI_BAR_MEM64 ? BAR_64
+						   : 0;
 	return 0;
 }
 
@@ -104,7 +106,8 @@ static bool overlaps(uint64_t a, uint64_t alen, uint64_t b, uint64_t blen)
 }
 
 /* Whether the range may be a BAR's at all. */
-static bool placeable(const struct pci_dev *dev, const struct pci_bar *bar, uint64_t addr)
+static bool placeable(
+    const struct pci_dev *dev, const struct pci_bar *bar, uint64_t addr)
 {
 	const struct memory *mem = &dev->m->mem;
 
@@ -113,8 +116,8 @@ static bool placeable(const struct pci_dev *dev, const struct pci_bar *bar, uint
 	if (bar->type == PCI_BAR_IO)
 		return addr + bar->size <= 0x10000;
 	return !overlaps(addr, bar->size, 0, mem->low) &&
-	    !overlaps(addr, bar->size, MEMORY_HIGH_BASE, mem->high) &&
-	    !overlaps(addr, bar->size, MSI_BASE, MSI_SIZE);
+	       !overlaps(addr, bar->size, MEMORY_HIGH_BASE, mem->high) &&
+	       !overlaps(addr, bar->size, MSI_BASE, MSI_SIZE);
 }
 
 static struct bus *bus_of(const struct pci_dev *dev, const struct pci_bar *bar)
@@ -144,8 +147,8 @@ static void map_if_free(struct pci_dev *dev, int n)
 	addr = bar_addr(dev, n);
 	if (!placeable(dev, bar, addr))
 		return;
-	if (bus_add(bus_of(dev, bar), dev->name, addr, bar->size, 0, read_bar, write_bar,
-		bar) == 0) {
+	if (bus_add(bus_of(dev, bar), dev->name, addr, bar->size, 0, read_bar,
+		write_bar, bar) == 0) {
 		bar->addr = addr;
 		bar->mapped = true;
 	}
@@ -158,7 +161,8 @@ void pci_bars_update(struct pci_dev *dev)
 	for (int n = 0; n < 6; n++) {
 		struct pci_bar *bar = &dev->bar[n];
 
-		if (bar->mapped && (!decodes(dev, bar) || bar_addr(dev, n) != bar->addr)) {
+		if (bar->mapped &&
+		    (!decodes(dev, bar) || bar_addr(dev, n) != bar->addr)) {
 			unmap(dev, bar);
 			freed = true;
 		}
@@ -213,7 +217,8 @@ static void place_size(struct pci_bus *bus, uint64_t size, struct window *io,
 			else
 				ok = place(dev, n, mem32);
 			if (!ok)
-				log_warn("%s: no address space left for BAR %d", dev->name, n);
+				log_warn("%s: no address space left for BAR %d",
+				    dev->name, n);
 		}
 	}
 }

@@ -74,7 +74,7 @@ void pci_cfg_write(struct pci_dev *dev, unsigned off, unsigned size, uint32_t v)
 		uint8_t w = dev->wmask[off + i];
 
 		*c = (uint8_t)((*c & ~w) | (byte & w));
-		*c &= (uint8_t)~(byte & dev->w1c[off + i]);
+		*c &= (uint8_t) ~(byte & dev->w1c[off + i]);
 	}
 	if (touches(off, size, PCI_COMMAND, 2) || touches(off, size, PCI_BAR0, 24))
 		pci_bars_update(dev);
@@ -104,7 +104,8 @@ static uint64_t address_read(void *arg, int vcpu, uint64_t off, unsigned size)
 	return ~UINT64_C(0);
 }
 
-static void address_write(void *arg, int vcpu, uint64_t off, unsigned size, uint64_t v)
+static void address_write(
+    void *arg, int vcpu, uint64_t off, unsigned size, uint64_t v)
 {
 	struct pci_bus *bus = arg;
 
@@ -140,8 +141,8 @@ static void data_write(void *arg, int vcpu, uint64_t off, unsigned size, uint64_
 
 	(void)vcpu;
 	if (dev != NULL)
-		pci_cfg_write(dev, (bus->address & 0xfc) + (unsigned)off, size,
-		    (uint32_t)v);
+		pci_cfg_write(
+		    dev, (bus->address & 0xfc) + (unsigned)off, size, (uint32_t)v);
 }
 
 static uint64_t ecam_read(void *arg, int vcpu, uint64_t off, unsigned size)
@@ -182,8 +183,8 @@ int pci_ports_add(struct pci_bus *bus)
 		error = bus_add(bus->m->io, "pci data", DATA_PORT, 4, 0, data_read,
 		    data_write, bus);
 	if (error == 0)
-		error = bus_add(bus->m->mmio, "pci ecam", PCI_ECAM_BASE, PCI_ECAM_SIZE, 0,
-		    ecam_read, ecam_write, bus);
+		error = bus_add(bus->m->mmio, "pci ecam", PCI_ECAM_BASE,
+		    PCI_ECAM_SIZE, 0, ecam_read, ecam_write, bus);
 	if (error != 0)
 		log_error("pci: the bus's own addresses are taken: %d", error);
 	return error;

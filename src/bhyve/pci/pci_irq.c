@@ -14,7 +14,10 @@
 #include "vmm/bus.h"
 
 #define FIRST_GSI 16
-/* ISA interrupts that PCI may share: 3-7, 9-12, 14, 15; of them these have no owner. */
+/*
+ * ISA interrupts that PCI may share: 3-7, 9-12, 14, 15; of them these have no
+ * owner.
+ */
 #define PIRQ_ISA_ALLOWED 0xdef8u
 static const uint8_t free_isa[] = { 5, 10, 11, 6, 7, 9, 12, 14, 15 };
 
@@ -36,11 +39,12 @@ int pci_add_intx(struct pci_dev *dev)
 
 	/* Firmware has its own fixed idea of the wiring. */
 	if (config_get(dev->cfg, "bootrom") != NULL) {
-		dev->intx_gsi = FIRST_GSI + (int)((4 + dev->s + pin + 1) % PCI_PIRQS);
+		dev->intx_gsi =
+		    FIRST_GSI + (int)((4 + dev->s + pin + 1) % PCI_PIRQS);
 		dev->intx_pirq = (dev->s + pin) % PCI_PIRQS;
 	} else {
-		dev->intx_gsi = FIRST_GSI +
-		    (int)(bus->next_gsi % (MACHINE_GSIS - FIRST_GSI));
+		dev->intx_gsi =
+		    FIRST_GSI + (int)(bus->next_gsi % (MACHINE_GSIS - FIRST_GSI));
 		dev->intx_pirq = bus->next_gsi % PCI_PIRQS;
 		bus->next_gsi++;
 	}
@@ -66,8 +70,8 @@ void pci_intx_update(struct pci_dev *dev)
 {
 	struct pci_bus *bus = dev->bus;
 	bool level = dev->intx_level &&
-	    (pci_get16(dev, PCI_COMMAND) & CMD_INTX_OFF) == 0 &&
-	    !pci_msi_enabled(dev) && !pci_msix_enabled(dev);
+		     (pci_get16(dev, PCI_COMMAND) & CMD_INTX_OFF) == 0 &&
+		     !pci_msi_enabled(dev) && !pci_msix_enabled(dev);
 
 	if (dev->intx_gsi < 0 || level == dev->intx_asserted)
 		return;
@@ -142,5 +146,6 @@ void pci_foreach_intx(struct pci_bus *bus,
 {
 	for (struct pci_dev *dev = bus->devs; dev != NULL; dev = dev->next)
 		if (dev->intx_gsi >= 0)
-			fn(arg, dev->b, dev->s, dev->config[PCI_INTPIN], dev->intx_gsi);
+			fn(arg, dev->b, dev->s, dev->config[PCI_INTPIN],
+			    dev->intx_gsi);
 }

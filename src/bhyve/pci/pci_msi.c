@@ -82,13 +82,13 @@ int pci_add_msix(struct pci_dev *dev, unsigned count, int bar, uint32_t off)
 bool pci_msi_enabled(const struct pci_dev *dev)
 {
 	return dev->msi_cap != 0 &&
-	    (pci_get16(dev, dev->msi_cap + 2u) & MSI_ENABLE) != 0;
+	       (pci_get16(dev, dev->msi_cap + 2u) & MSI_ENABLE) != 0;
 }
 
 bool pci_msix_enabled(const struct pci_dev *dev)
 {
 	return dev->msix_cap != 0 &&
-	    (pci_get16(dev, dev->msix_cap + 2u) & MSIX_ENABLE) != 0;
+	       (pci_get16(dev, dev->msix_cap + 2u) & MSIX_ENABLE) != 0;
 }
 
 unsigned pci_msi_count(const struct pci_dev *dev)
@@ -114,7 +114,7 @@ void pci_msi_fire(struct pci_dev *dev, unsigned vector)
 	if (vector >= count)
 		vector = 0;
 	addr = pci_get32(dev, dev->msi_cap + 4u) |
-	    (uint64_t)pci_get32(dev, dev->msi_cap + 8u) << 32;
+	       (uint64_t)pci_get32(dev, dev->msi_cap + 8u) << 32;
 	data = pci_get16(dev, dev->msi_cap + 12u);
 	machine_msi(dev->m, addr, (data & ~(count - 1)) | vector);
 }
@@ -122,7 +122,7 @@ void pci_msi_fire(struct pci_dev *dev, unsigned vector)
 static bool masked(const struct pci_dev *dev, unsigned vector)
 {
 	return (pci_get16(dev, dev->msix_cap + 2u) & MSIX_MASK_ALL) != 0 ||
-	    (dev->msix_table[vector * 16 + 12] & ENTRY_MASKED) != 0;
+	       (dev->msix_table[vector * 16 + 12] & ENTRY_MASKED) != 0;
 }
 
 static void msix_send(struct pci_dev *dev, unsigned vector)
@@ -137,7 +137,8 @@ static void msix_send(struct pci_dev *dev, unsigned vector)
 
 void pci_msix_fire(struct pci_dev *dev, unsigned vector)
 {
-	if (vector >= dev->msix_count || !pci_msix_enabled(dev) || !pci_bus_master(dev))
+	if (vector >= dev->msix_count || !pci_msix_enabled(dev) ||
+	    !pci_bus_master(dev))
 		return;
 	if (masked(dev, vector))
 		dev->msix_pba[vector / 64] |= BIT64(vector % 64);
@@ -165,34 +166,34 @@ void pci_msix_update(struct pci_dev *dev)
 	}
 }
 
-bool pci_msix_read(struct pci_dev *dev, int bar, uint64_t off, unsigned size,
-    uint64_t *v)
+bool pci_msix_read(
+    struct pci_dev *dev, int bar, uint64_t off, unsigned size, uint64_t *v)
 {
 	uint32_t table_end = pba_off(dev);
 	const uint8_t *from;
 
-	if (dev->msix_table == NULL || bar != dev->msix_bar || off < dev->msix_off ||
-	    off >= table_end + pba_words(dev) * 8)
+	if (dev->msix_table == NULL || bar != dev->msix_bar ||
+	    off < dev->msix_off || off >= table_end + pba_words(dev) * 8)
 		return false;
 	*v = ~UINT64_C(0);
 	/* Only aligned dwords and qwords are defined. */
 	if ((size != 4 && size != 8) || (off & (size - 1)) != 0)
 		return true;
-	from = off < table_end ? dev->msix_table + (off - dev->msix_off) :
-				 (const uint8_t *)dev->msix_pba + (off - table_end);
+	from = off < table_end ? dev->msix_table + (off - dev->msix_off)
+			       : (const uint8_t *)dev->msix_pba + (off - table_end);
 	*v = 0;
 	memcpy(v, from, size);
 	return true;
 }
 
-bool pci_msix_write(struct pci_dev *dev, int bar, uint64_t off, unsigned size,
-    uint64_t v)
+bool pci_msix_write(
+    struct pci_dev *dev, int bar, uint64_t off, unsigned size, uint64_t v)
 {
 	uint32_t table_end = pba_off(dev);
 	unsigned vector;
 
-	if (dev->msix_table == NULL || bar != dev->msix_bar || off < dev->msix_off ||
-	    off >= table_end + pba_words(dev) * 8)
+	if (dev->msix_table == NULL || bar != dev->msix_bar ||
+	    off < dev->msix_off || off >= table_end + pba_words(dev) * 8)
 		return false;
 	if ((size != 4 && size != 8) || (off & (size - 1)) != 0 || off >= table_end)
 		return true;

@@ -10,12 +10,14 @@
 #include "lib/config.h"
 #include "lib/log.h"
 
-static int set(struct config *cfg, const char *node, const char *name, const char *value)
+static int set(
+    struct config *cfg, const char *node, const char *name, const char *value)
 {
 	int error = config_setf(cfg, value, "%s.%s", node, name);
 
 	if (error != 0)
-		log_error("-s: \"%s=%s\" is not an option a device can have", name, value);
+		log_error("-s: \"%s=%s\" is not an option a device can have", name,
+		    value);
 	return error;
 }
 
@@ -42,8 +44,12 @@ int pci_parse_options(struct config *cfg, const char *node, const char *text)
 	return error;
 }
 
-/* Up to three numbers with colons between them; the last is the function unless alone. */
-static int parse_address(const char *text, size_t len, unsigned *b, unsigned *s, unsigned *f)
+/*
+ * Up to three numbers with colons between them; the last is the function unless
+ * alone.
+ */
+static int parse_address(
+    const char *text, size_t len, unsigned *b, unsigned *s, unsigned *f)
 {
 	unsigned long v[3];
 	char buf[32], *p = buf, *end;
@@ -89,14 +95,16 @@ int pci_parse_slot(struct config *cfg, const char *text)
 	}
 	emul = strchr(text, ',');
 	if (emul == NULL) {
-		log_error("-s %s: no device given; write slot,device[,options], as in "
+		log_error(
+		    "-s %s: no device given; write slot,device[,options], as in "
 		    "'-s 3,virtio-blk,disk.img'",
 		    text);
 		return -EINVAL;
 	}
 	if (parse_address(text, (size_t)(emul - text), &b, &s, &f) != 0) {
-		log_error("-s %s: the slot is not S, S:F or B:S:F with bus 0-255, slot 0-31 "
-		    "and function 0-7",
+		log_error("-s %s: the slot is not S, S:F or B:S:F with bus 0-255, "
+			  "slot 0-31 "
+			  "and function 0-7",
 		    text);
 		return -EINVAL;
 	}
@@ -112,12 +120,14 @@ int pci_parse_slot(struct config *cfg, const char *text)
 	}
 	cls = pci_class_find(name);
 	if (cls == NULL) {
-		log_error("pci slot %u:%u:%u: unknown device \"%s\"; 'bhyve -s help' lists "
-		    "them",
+		log_error("pci slot %u:%u:%u: unknown device \"%s\"; 'bhyve -s "
+			  "help' lists "
+			  "them",
 		    b, s, f, name);
 		return -EINVAL;
 	}
 	if (set(cfg, node, "device", name) != 0)
 		return -EINVAL;
-	return (cls->parse != NULL ? cls->parse : pci_parse_options)(cfg, node, conf);
+	return (cls->parse != NULL ? cls->parse : pci_parse_options)(
+	    cfg, node, conf);
 }

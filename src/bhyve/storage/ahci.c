@@ -18,22 +18,22 @@
 #include "vmm/machine.h"
 
 #define DEFAULT_PORTS 6
-#define BAR	      5
+#define BAR           5
 #define PORT_BASE     0x100u
 #define PORT_STEP     0x80u
 
 enum { R_CAP = 0x00, R_GHC = 0x04, R_IS = 0x08, R_PI = 0x0c, R_VS = 0x10 };
 
-#define CAP_64	    BIT(31)
-#define CAP_NCQ	    BIT(30)
-#define CAP_CLO	    BIT(24)
-#define CAP_GEN3    (3u << 20)
-#define CAP_AHCI    BIT(18)
+#define CAP_64        BIT(31)
+#define CAP_NCQ       BIT(30)
+#define CAP_CLO       BIT(24)
+#define CAP_GEN3      (3u << 20)
+#define CAP_AHCI      BIT(18)
 #define CAP_PIO_MULTI BIT(15)
-#define GHC_RESET   BIT(0)
-#define GHC_IE	    BIT(1)
-#define GHC_MRSM    BIT(2)
-#define GHC_AE	    BIT(31)
+#define GHC_RESET     BIT(0)
+#define GHC_IE        BIT(1)
+#define GHC_MRSM      BIT(2)
+#define GHC_AE        BIT(31)
 
 /* Sends what is due and sets the INTx line. */
 void ahci_update_irq(struct ahci *h)
@@ -68,7 +68,7 @@ static void reset(struct ahci *h)
 static uint32_t capabilities(const struct ahci *h)
 {
 	return CAP_64 | CAP_NCQ | CAP_CLO | CAP_GEN3 | CAP_AHCI | CAP_PIO_MULTI |
-	    (AHCI_SLOTS - 1) << 8 | (h->nports - 1);
+	       (AHCI_SLOTS - 1) << 8 | (h->nports - 1);
 }
 
 static uint32_t read32(struct ahci *h, unsigned off)
@@ -76,7 +76,8 @@ static uint32_t read32(struct ahci *h, unsigned off)
 	unsigned n = (off - PORT_BASE) / PORT_STEP, vectors;
 
 	if (off >= PORT_BASE)
-		return n < h->nports ? ahci_port_read(&h->port[n], off % PORT_STEP) : 0;
+		return n < h->nports ? ahci_port_read(&h->port[n], off % PORT_STEP)
+				     : 0;
 	switch (off) {
 	case R_CAP:
 		return capabilities(h);
@@ -114,12 +115,14 @@ static void write32(struct ahci *h, unsigned off, uint32_t v)
 		/* What still pends is a new event for whoever cleared the bit. */
 		for (unsigned i = 0; i < h->nports; i++)
 			if ((v & BIT(i)) != 0)
-				h->port[i].fire |= (h->port[i].is & h->port[i].ie) != 0;
+				h->port[i].fire |=
+				    (h->port[i].is & h->port[i].ie) != 0;
 	}
 	ahci_update_irq(h);
 }
 
-static uint64_t bar_read(struct pci_dev *dev, int vcpu, int bar, uint64_t off, unsigned size)
+static uint64_t bar_read(
+    struct pci_dev *dev, int vcpu, int bar, uint64_t off, unsigned size)
 {
 	struct ahci *h = dev->priv;
 	uint64_t v;
@@ -128,13 +131,13 @@ static uint64_t bar_read(struct pci_dev *dev, int vcpu, int bar, uint64_t off, u
 	(void)bar;
 	if (size == 8)
 		return read32(h, (unsigned)off & ~3u) |
-		    (uint64_t)read32(h, ((unsigned)off & ~3u) + 4) << 32;
+		       (uint64_t)read32(h, ((unsigned)off & ~3u) + 4) << 32;
 	v = read32(h, (unsigned)off & ~3u);
 	return v >> (off & 3) * 8;
 }
 
-static void bar_write(struct pci_dev *dev, int vcpu, int bar, uint64_t off, unsigned size,
-    uint64_t v)
+static void bar_write(
+    struct pci_dev *dev, int vcpu, int bar, uint64_t off, unsigned size, uint64_t v)
 {
 	struct ahci *h = dev->priv;
 
@@ -183,14 +186,15 @@ static int get_identity(struct ahci_port *p, const char *node)
 	MD5Init(&md5);
 	MD5Update(&md5, (const uint8_t *)path, strlen(path));
 	MD5Final(d, &md5);
-	snprintf(serial, sizeof(serial), "BHYVE-%02X%02X-%02X%02X-%02X%02X", d[0], d[1],
-	    d[2], d[3], d[4], d[5]);
+	snprintf(serial, sizeof(serial), "BHYVE-%02X%02X-%02X%02X-%02X%02X", d[0],
+	    d[1], d[2], d[3], d[4], d[5]);
 	snprintf(key, sizeof(key), "%s.nmrr", node);
 	if (get_string(p, node, "ser", serial, p->serial, sizeof(p->serial)) != 0 ||
-	    get_string(p, node, "rev", "001", p->revision, sizeof(p->revision)) != 0 ||
+	    get_string(p, node, "rev", "001", p->revision, sizeof(p->revision)) !=
+		0 ||
 	    get_string(p, node, "model",
-		p->kind == AHCI_CD ? "BHYVE SATA DVD ROM" : "BHYVE SATA DISK", p->model,
-		sizeof(p->model)) != 0 ||
+		p->kind == AHCI_CD ? "BHYVE SATA DVD ROM" : "BHYVE SATA DISK",
+		p->model, sizeof(p->model)) != 0 ||
 	    config_get_num(p->hba->pci->cfg, key, 0, 0, 0xffff, &rate) != 0)
 		return -EINVAL;
 	p->rotation = (uint16_t)rate;
@@ -220,8 +224,9 @@ static int create_port(struct ahci *h, unsigned n, const char *node)
 		return error;
 	if (p->disk != NULL) {
 		if (cd && disk_size(p->disk) % 2048 != 0)
-			log_warn("%s: is not a whole number of 2048-byte blocks; the guest "
-			    "does not see the rest",
+			log_warn("%s: is not a whole number of 2048-byte blocks; "
+				 "the guest "
+				 "does not see the rest",
 			    disk_path(p->disk));
 		disk_set_batch_end(p->disk, batch_end, h);
 	}
@@ -304,7 +309,8 @@ static int set(struct config *cfg, const char *node, unsigned port, const char *
 	int error = config_setf(cfg, value, "%s.port.%u.%s", node, port, key);
 
 	if (error != 0)
-		log_error("%s: port %u: \"%s=%s\" cannot be set", node, port, key, value);
+		log_error(
+		    "%s: port %u: \"%s=%s\" cannot be set", node, port, key, value);
 	return error;
 }
 
@@ -326,14 +332,16 @@ static int parse_word(struct config *cfg, const char *node, char *word, int *por
 		return error;
 	}
 	if (*port < 0) {
-		log_error("%s: ahci: \"%s\" needs its type in front, as in hd:%s or cd:%s",
+		log_error("%s: ahci: \"%s\" needs its type in front, as in hd:%s "
+			  "or cd:%s",
 		    node, word, word, word);
 		return -EINVAL;
 	}
 	value = strchr(word, '=');
 	if (value != NULL)
 		*value++ = '\0';
-	return set(cfg, node, (unsigned)*port, word, value != NULL ? value : "true");
+	return set(
+	    cfg, node, (unsigned)*port, word, value != NULL ? value : "true");
 }
 
 static int parse(struct config *cfg, const char *node, const char *text)
@@ -351,14 +359,17 @@ static int parse(struct config *cfg, const char *node, const char *text)
 }
 
 /* The aliases: one port, whose type is in the device's name. */
-static int parse_alias(struct config *cfg, const char *node, const char *text,
-    const char *type)
+static int parse_alias(
+    struct config *cfg, const char *node, const char *text, const char *type)
 {
 	char *with_type;
 	int error;
 
-	if (strcmp(type, "hd") == 0 && (text == NULL || *text == '\0' || *text == ',')) {
-		log_error("%s: ahci-hd needs a disk image, as in '-s 3,ahci-hd,disk.img'", node);
+	if (strcmp(type, "hd") == 0 &&
+	    (text == NULL || *text == '\0' || *text == ',')) {
+		log_error(
+		    "%s: ahci-hd needs a disk image, as in '-s 3,ahci-hd,disk.img'",
+		    node);
 		return -EINVAL;
 	}
 	if (asprintf(&with_type, "%s:%s", type, text != NULL ? text : "") < 0)
@@ -380,20 +391,21 @@ static int parse_cd(struct config *cfg, const char *node, const char *text)
 	return parse_alias(cfg, node, text, "cd");
 }
 
-#define AHCI_CLASS(id, class_name, class_help, class_parse)                          \
-	static const struct pci_class id = {                                         \
-		.name = class_name,                                                  \
-		.help = class_help,                                                  \
-		.parse = class_parse,                                                \
-		.create = create,                                                    \
-		.destroy = destroy,                                                  \
-		.bar_read = bar_read,                                                \
-		.bar_write = bar_write,                                              \
-	};                                                                           \
+#define AHCI_CLASS(id, class_name, class_help, class_parse)                        \
+	static const struct pci_class id = {                                       \
+		.name = class_name,                                                \
+		.help = class_help,                                                \
+		.parse = class_parse,                                              \
+		.create = create,                                                  \
+		.destroy = destroy,                                                \
+		.bar_read = bar_read,                                              \
+		.bar_write = bar_write,                                            \
+	};                                                                         \
 	PCI_CLASS(id)
 
 AHCI_CLASS(ahci, "ahci",
-    "hd:path|cd:path[,nmrr=][,ser=][,rev=][,model=][,block options][,hd:...]", parse);
+    "hd:path|cd:path[,nmrr=][,ser=][,rev=][,model=][,block options][,hd:...]",
+    parse);
 AHCI_CLASS(ahci_hd, "ahci-hd", "path[,options as of ahci]", parse_hd);
-AHCI_CLASS(ahci_cd, "ahci-cd", "[path][,options as of ahci]; no path: an empty drive",
-    parse_cd);
+AHCI_CLASS(ahci_cd, "ahci-cd",
+    "[path][,options as of ahci]; no path: an empty drive", parse_cd);

@@ -18,24 +18,24 @@
 #define AHCI_MAX_PORTS 32
 
 /* ATA status and error bits (ATA8-ACS ch. 6). */
-#define ATA_ERR	  0x01
-#define ATA_DRQ	  0x08
-#define ATA_DSC	  0x10
-#define ATA_READY 0x40
-#define ATA_BSY	  0x80
+#define ATA_ERR    0x01
+#define ATA_DRQ    0x08
+#define ATA_DSC    0x10
+#define ATA_READY  0x40
+#define ATA_BSY    0x80
 #define ATA_E_ABRT 0x04
 #define ATA_E_IDNF 0x10
 #define ATA_E_UNC  0x40
 
 /* PxIS bits. */
-#define IS_D2H	    BIT(0)
-#define IS_PIO	    BIT(1)
-#define IS_SDB	    BIT(3)
-#define IS_PRD	    BIT(5)
-#define IS_OVERFLOW BIT(24)
+#define IS_D2H       BIT(0)
+#define IS_PIO       BIT(1)
+#define IS_SDB       BIT(3)
+#define IS_PRD       BIT(5)
+#define IS_OVERFLOW  BIT(24)
 #define IS_HOST_DATA BIT(28)
-#define IS_HOST_BUS BIT(29)
-#define IS_TASK	    BIT(30)
+#define IS_HOST_BUS  BIT(29)
+#define IS_TASK      BIT(30)
 
 enum ahci_kind { AHCI_NONE, AHCI_DISK, AHCI_CD };
 
@@ -49,15 +49,15 @@ struct ahci_cmd {
 	bool ncq, fua, pio, prd_interrupt;
 	uint8_t cfis[20], acmd[16];
 	uint16_t prdtl;
-	uint64_t table;	     /* gpa of the command table */
-	struct iovec *iov;   /* mapped by ahci_map() */
+	uint64_t table;    /* gpa of the command table */
+	struct iovec *iov; /* mapped by ahci_map() */
 	uint64_t *gpa;
 	unsigned niov, room;
-	uint64_t mapped;     /* bytes in iov */
-	uint32_t moved;	     /* bytes transferred, for PRDBC */
-	uint32_t to_guest;   /* bytes a disk read brings */
+	uint64_t mapped;   /* bytes in iov */
+	uint32_t moved;    /* bytes transferred, for PRDBC */
+	uint32_t to_guest; /* bytes a disk read brings */
 	struct disk_req disk;
-	uint8_t *trim;	     /* copy of the ranges */
+	uint8_t *trim; /* copy of the ranges */
 	unsigned trim_at, trim_len;
 };
 
@@ -70,18 +70,18 @@ struct ahci_port {
 	uint64_t clb, fb;
 	uint32_t is, ie, cmd, tfd, sig, ssts, sctl, serr, sact, ci;
 	/* The engine. */
-	bool fire;	   /* a message is due */
-	bool failed;	   /* nothing starts until PxCMD.ST is set anew */
-	bool stopping;	   /* answers of requests in flight are dropped */
-	bool running;	   /* in port_run() */
+	bool fire;     /* a message is due */
+	bool failed;   /* nothing starts until PxCMD.ST is set anew */
+	bool stopping; /* answers of requests in flight are dropped */
+	bool running;  /* in port_run() */
 	bool soft_reset;
 	unsigned inflight;
-	bool exclusive;	   /* of them, one is not queued */
+	bool exclusive; /* of them, one is not queued */
 	struct ahci_cmd cmds[AHCI_SLOTS];
 	/* The device. */
 	char serial[21], revision[9], model[41];
 	uint16_t rotation;
-	uint8_t multiple;  /* sectors of READ MULTIPLE, 0: off */
+	uint8_t multiple; /* sectors of READ MULTIPLE, 0: off */
 	uint8_t transfer_mode;
 	bool write_cache, read_ahead, smart;
 	uint8_t ncq_log[512];

@@ -11,26 +11,25 @@
 #define TRIM_ENTRY 8u
 
 enum {
-	NOP = 0x00, DSM = 0x06, DEVICE_RESET = 0x08,
-	READ_SECTORS = 0x20, READ_SECTORS_EXT = 0x24, READ_DMA_EXT = 0x25,
-	READ_MULTIPLE_EXT = 0x29, READ_LOG_EXT = 0x2f,
-	WRITE_SECTORS = 0x30, WRITE_SECTORS_EXT = 0x34, WRITE_DMA_EXT = 0x35,
-	WRITE_MULTIPLE_EXT = 0x39, WRITE_DMA_FUA_EXT = 0x3d,
+	NOP = 0x00, DSM = 0x06, DEVICE_RESET = 0x08, READ_SECTORS = 0x20,
+	READ_SECTORS_EXT = 0x24, READ_DMA_EXT = 0x25, READ_MULTIPLE_EXT = 0x29,
+	READ_LOG_EXT = 0x2f, WRITE_SECTORS = 0x30, WRITE_SECTORS_EXT = 0x34,
+	WRITE_DMA_EXT = 0x35, WRITE_MULTIPLE_EXT = 0x39, WRITE_DMA_FUA_EXT = 0x3d,
 	VERIFY = 0x40, VERIFY_EXT = 0x42, READ_LOG_DMA_EXT = 0x47,
 	READ_FPDMA = 0x60, WRITE_FPDMA = 0x61, NCQ_NON_DATA = 0x63,
-	SEND_FPDMA = 0x64, RECEIVE_FPDMA = 0x65,
-	IDENTIFY_PACKET = 0xa1, SMART = 0xb0,
-	READ_MULTIPLE = 0xc4, WRITE_MULTIPLE = 0xc5, SET_MULTIPLE = 0xc6,
-	READ_DMA = 0xc8, WRITE_DMA = 0xca, WRITE_MULTIPLE_FUA_EXT = 0xce,
-	STANDBY_IMMEDIATE = 0xe0, IDLE_IMMEDIATE = 0xe1, STANDBY = 0xe2, IDLE = 0xe3,
-	CHECK_POWER = 0xe5, SLEEP = 0xe6, FLUSH = 0xe7, FLUSH_EXT = 0xea,
-	IDENTIFY = 0xec, SET_FEATURES = 0xef, SECURITY_FREEZE = 0xf5,
+	SEND_FPDMA = 0x64, RECEIVE_FPDMA = 0x65, IDENTIFY_PACKET = 0xa1,
+	SMART = 0xb0, READ_MULTIPLE = 0xc4, WRITE_MULTIPLE = 0xc5,
+	SET_MULTIPLE = 0xc6, READ_DMA = 0xc8, WRITE_DMA = 0xca,
+	WRITE_MULTIPLE_FUA_EXT = 0xce, STANDBY_IMMEDIATE = 0xe0,
+	IDLE_IMMEDIATE = 0xe1, STANDBY = 0xe2, IDLE = 0xe3, CHECK_POWER = 0xe5,
+	SLEEP = 0xe6, FLUSH = 0xe7, FLUSH_EXT = 0xea, IDENTIFY = 0xec,
+	SET_FEATURES = 0xef, SECURITY_FREEZE = 0xf5,
 };
 
 bool ahci_is_ncq(uint8_t command)
 {
 	return command == READ_FPDMA || command == WRITE_FPDMA ||
-	    (command >= NCQ_NON_DATA && command <= RECEIVE_FPDMA);
+	       (command >= NCQ_NON_DATA && command <= RECEIVE_FPDMA);
 }
 
 void ahci_ata_reset(struct ahci_port *p)
@@ -48,13 +47,14 @@ struct extent {
 
 static uint64_t lba28(const uint8_t *f)
 {
-	return f[4] | (uint32_t)f[5] << 8 | (uint32_t)f[6] << 16 | (uint32_t)(f[7] & 15) << 24;
+	return f[4] | (uint32_t)f[5] << 8 | (uint32_t)f[6] << 16 |
+	       (uint32_t)(f[7] & 15) << 24;
 }
 
 static uint64_t lba48(const uint8_t *f)
 {
-	return f[4] | (uint32_t)f[5] << 8 | (uint32_t)f[6] << 16 | (uint64_t)f[8] << 24 |
-	    (uint64_t)f[9] << 32 | (uint64_t)f[10] << 40;
+	return f[4] | (uint32_t)f[5] << 8 | (uint32_t)f[6] << 16 |
+	       (uint64_t)f[8] << 24 | (uint64_t)f[9] << 32 | (uint64_t)f[10] << 40;
 }
 
 static struct extent extent28(const uint8_t *f)
@@ -118,7 +118,8 @@ static void ncq(struct ahci_cmd *c)
 		return;
 	}
 	c->fua = command == WRITE_FPDMA && (c->cfis[7] & 0x80) != 0;
-	transfer(c, command == READ_FPDMA ? DISK_READ : DISK_WRITE, extent_ncq(c->cfis));
+	transfer(
+	    c, command == READ_FPDMA ? DISK_READ : DISK_WRITE, extent_ncq(c->cfis));
 }
 
 /* The next range that is not empty; the end of the command when there is none. */
@@ -222,7 +223,8 @@ static void set_features(struct ahci_cmd *c)
 		break;
 	case 0x03: /* PIO default and flow control, multiword DMA 0-2, UDMA 0-6 */
 		if (mode < 0x02 || (mode >= 0x08 && mode <= 0x0c) ||
-		    (mode >= 0x20 && mode <= 0x22) || (mode >= 0x40 && mode <= 0x46)) {
+		    (mode >= 0x20 && mode <= 0x22) ||
+		    (mode >= 0x40 && mode <= 0x46)) {
 			p->transfer_mode = mode;
 			break;
 		}
@@ -296,7 +298,8 @@ static void smart(struct ahci_cmd *c)
 	uint8_t data[512] = { 0x10, 0x00 };
 	uint8_t sub = c->cfis[3];
 
-	if (c->cfis[5] != 0x4f || c->cfis[6] != 0xc2 || (!p->smart && sub != 0xd8)) {
+	if (c->cfis[5] != 0x4f || c->cfis[6] != 0xc2 ||
+	    (!p->smart && sub != 0xd8)) {
 		ahci_fail(c, ATA_E_ABRT);
 		return;
 	}

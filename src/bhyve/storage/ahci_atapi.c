@@ -10,10 +10,11 @@
 #define BLOCK 2048u
 
 enum {
-	TEST_UNIT_READY = 0x00, REQUEST_SENSE = 0x03, INQUIRY = 0x12, START_STOP = 0x1b,
-	PREVENT_ALLOW = 0x1e, READ_CAPACITY = 0x25, READ_10 = 0x28, SEEK_10 = 0x2b,
-	READ_TOC = 0x43, GET_CONFIGURATION = 0x46, GET_EVENT_STATUS = 0x4a,
-	READ_DISC_INFO = 0x51, MODE_SENSE_10 = 0x5a, REPORT_LUNS = 0xa0, READ_12 = 0xa8,
+	TEST_UNIT_READY = 0x00, REQUEST_SENSE = 0x03, INQUIRY = 0x12,
+	START_STOP = 0x1b, PREVENT_ALLOW = 0x1e, READ_CAPACITY = 0x25,
+	READ_10 = 0x28, SEEK_10 = 0x2b, READ_TOC = 0x43, GET_CONFIGURATION = 0x46,
+	GET_EVENT_STATUS = 0x4a, READ_DISC_INFO = 0x51, MODE_SENSE_10 = 0x5a,
+	REPORT_LUNS = 0xa0, READ_12 = 0xa8,
 };
 
 #define KEY_NOT_READY 2
@@ -21,7 +22,8 @@ enum {
 
 static uint32_t get_be32(const uint8_t *p)
 {
-	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 |
+	       p[3];
 }
 
 static uint16_t get_be16(const uint8_t *p)
@@ -50,7 +52,8 @@ static bool has_disc(const struct ahci_port *p)
 
 static uint32_t blocks(const struct ahci_port *p)
 {
-	return has_disc(p) ? (uint32_t)MIN(disk_size(p->disk) / BLOCK, UINT32_MAX) : 0;
+	return has_disc(p) ? (uint32_t)MIN(disk_size(p->disk) / BLOCK, UINT32_MAX)
+			   : 0;
 }
 
 void ahci_check(struct ahci_cmd *c, uint8_t key, uint8_t asc, uint8_t ascq)
@@ -143,7 +146,8 @@ static void read_blocks(struct ahci_cmd *c, uint32_t lba, uint32_t count)
 	if (!need_disc(c))
 		return;
 	if (lba > have || count > have - lba) {
-		ahci_check(c, KEY_ILLEGAL, 0x21, 0x00); /* block address out of range */
+		ahci_check(
+		    c, KEY_ILLEGAL, 0x21, 0x00); /* block address out of range */
 		return;
 	}
 	if (count == 0) {
@@ -314,10 +318,13 @@ static void get_configuration(struct ahci_cmd *c)
 		uint16_t code;
 		uint8_t flags, len, data[8];
 	} features[] = {
-		{ 0x0000, 0x03, 8, { 0x00, 0x10, dvd, 0, 0x00, 0x08, has_disc(c->port) && !dvd, 0 } },
+		{ 0x0000, 0x03, 8,
+		    { 0x00, 0x10, dvd, 0, 0x00, 0x08, has_disc(c->port) && !dvd,
+			0 } },
 		{ 0x0001, 0x0b, 8, { 0, 0, 0, 0x07, 1, 0, 0, 0 } },
 		{ 0x0003, 0x0b, 4, { 0x29, 0, 0, 0 } },
-		{ 0x0010, has_disc(c->port) ? 0x01 : 0x00, 8, { 0, 0, 8, 0, 0, 1, 0, 0 } },
+		{ 0x0010, has_disc(c->port) ? 0x01 : 0x00, 8,
+		    { 0, 0, 8, 0, 0, 1, 0, 0 } },
 	};
 
 	if (type == 3) {
@@ -327,7 +334,8 @@ static void get_configuration(struct ahci_cmd *c)
 	for (unsigned i = 0; i < ARRAY_SIZE(features); i++) {
 		bool current = (features[i].flags & 1) != 0;
 
-		if (type == 2 ? features[i].code != first : features[i].code < first)
+		if (type == 2 ? features[i].code != first
+			      : features[i].code < first)
 			continue;
 		if (type == 1 && !current)
 			continue;

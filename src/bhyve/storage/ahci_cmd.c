@@ -15,24 +15,24 @@
 
 #define HEADER_LEN    32
 #define TABLE_LEN     0x80
-#define PRD_LEN	      16
+#define PRD_LEN       16
 #define PRD_BYTES     0x3fffffu
 #define PRD_INTERRUPT BIT(31)
-#define MAX_PIECES    16384 /* a largest transfer of 32 MiB in pages, and then some */
+#define MAX_PIECES    16384 /* 32 MiB, the largest transfer, in pages and more */
 
 #define HEADER_ATAPI BIT(5)
 
-#define FIS_D2H	   0x34
-#define FIS_H2D	   0x27
-#define FIS_SDB	   0xa1
-#define FIS_PIO	   0x5f
-#define FIS_INTR   0x40
-#define FIS_COMMAND 0x80
-#define RX_PIO	   0x20
-#define RX_D2H	   0x40
-#define RX_SDB	   0x58
-#define CMD_ST	   BIT(0)
-#define CMD_FRE	   BIT(4)
+#define FIS_D2H      0x34
+#define FIS_H2D      0x27
+#define FIS_SDB      0xa1
+#define FIS_PIO      0x5f
+#define FIS_INTR     0x40
+#define FIS_COMMAND  0x80
+#define RX_PIO       0x20
+#define RX_D2H       0x40
+#define RX_SDB       0x58
+#define CMD_ST       BIT(0)
+#define CMD_FRE      BIT(4)
 
 void ahci_raise(struct ahci_port *p, uint32_t bits)
 {
@@ -41,7 +41,8 @@ void ahci_raise(struct ahci_port *p, uint32_t bits)
 		p->fire = true;
 }
 
-static void post_fis(struct ahci_port *p, unsigned at, const void *fis, unsigned len)
+static void post_fis(
+    struct ahci_port *p, unsigned at, const void *fis, unsigned len)
 {
 	void *area;
 
@@ -84,7 +85,8 @@ void ahci_signature(struct ahci_port *p)
 }
 
 /* Set Device Bits: how a queued command ends. */
-static void post_sdb(struct ahci_port *p, uint8_t status, uint8_t error, uint32_t finished)
+static void post_sdb(
+    struct ahci_port *p, uint8_t status, uint8_t error, uint32_t finished)
 {
 	uint8_t fis[8] = { FIS_SDB, FIS_INTR, status & 0x77, error };
 
@@ -97,7 +99,8 @@ static void post_sdb(struct ahci_port *p, uint8_t status, uint8_t error, uint32_
 
 static void post_pio(struct ahci_port *p, const struct ahci_cmd *c, uint32_t len)
 {
-	uint8_t fis[20] = { FIS_PIO, 0x20 | FIS_INTR, ATA_READY | ATA_DSC | ATA_DRQ };
+	uint8_t fis[20] = { FIS_PIO, 0x20 | FIS_INTR,
+		ATA_READY | ATA_DSC | ATA_DRQ };
 
 	memcpy(fis + 4, c->cfis + 4, 7);
 	memcpy(fis + 12, c->cfis + 12, 2);
@@ -229,7 +232,10 @@ static void fetch_bytes(void *to, const uint8_t *from, size_t len)
 	__asm__ volatile("" ::: "memory");
 }
 
-/* Follows the scatter list for at most len bytes. 0, or the PxIS bit of what failed. */
+/*
+ * Follows the scatter list for at most len bytes. 0, or the PxIS bit of what
+ * failed.
+ */
 static uint32_t map_prdt(struct ahci_cmd *c, uint64_t len)
 {
 	struct pci_dev *pci = c->port->hba->pci;
@@ -315,7 +321,8 @@ static void disk_done(struct disk_req *req, int error)
 	/* Also on errors: part of it may have arrived. */
 	if (req->op == DISK_READ)
 		for (unsigned i = 0; i < c->niov; i++)
-			pci_dma_written(c->port->hba->pci, c->gpa[i], c->iov[i].iov_len);
+			pci_dma_written(
+			    c->port->hba->pci, c->gpa[i], c->iov[i].iov_len);
 	if (error == 0) {
 		if (req->op == DISK_READ || req->op == DISK_WRITE)
 			c->moved = (uint32_t)req->len;
@@ -323,7 +330,8 @@ static void disk_done(struct disk_req *req, int error)
 		return;
 	}
 	if (c->port->kind == AHCI_CD)
-		ahci_check(c, 3, 0x11, 0x00); /* medium error, unrecovered read error */
+		ahci_check(
+		    c, 3, 0x11, 0x00); /* medium error, unrecovered read error */
 	else
 		ahci_fail(c, req->op == DISK_READ ? ATA_E_UNC : ATA_E_ABRT);
 }
@@ -353,7 +361,8 @@ static void control(struct ahci_port *p, struct ahci_cmd *c)
 	} else if (p->soft_reset) {
 		p->soft_reset = false;
 		ahci_ata_reset(p);
-		p->tfd = 1u << 8 | (p->kind == AHCI_CD ? ATA_DSC : ATA_READY | ATA_DSC);
+		p->tfd =
+		    1u << 8 | (p->kind == AHCI_CD ? ATA_DSC : ATA_READY | ATA_DSC);
 		ahci_signature(p);
 	}
 }
@@ -405,7 +414,7 @@ static bool start(struct ahci_port *p, unsigned slot)
 		return false;
 	}
 	c->ncq = (c->cfis[1] & FIS_COMMAND) != 0 && p->kind == AHCI_DISK &&
-	    ahci_is_ncq(c->cfis[2]);
+		 ahci_is_ncq(c->cfis[2]);
 	if (!c->ncq && p->inflight > 0)
 		return false;
 	begin(c);
@@ -430,7 +439,9 @@ static bool start(struct ahci_port *p, unsigned slot)
 
 void ahci_run(struct ahci_port *p)
 {
-	/* Commands that end at once come back here: the loop below goes on instead. */
+	/*
+	 * Commands that end at once come back here: the loop below goes on instead.
+	 */
 	if (p->running)
 		return;
 	p->running = true;

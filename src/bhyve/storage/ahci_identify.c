@@ -9,7 +9,8 @@
 #define MULTIPLE_MAX 128
 #define TRIM_BLOCKS  8
 
-static void put_string(uint16_t *id, unsigned word, unsigned words, const char *text)
+static void put_string(
+    uint16_t *id, unsigned word, unsigned words, const char *text)
 {
 	size_t len = strlen(text);
 
@@ -48,7 +49,7 @@ static void common(const struct ahci_port *p, uint16_t *id)
 	put_string(id, 27, 20, p->model);
 	id[49] = BIT(9) | BIT(8) | BIT(11); /* LBA, DMA, IORDY */
 	id[50] = BIT(14);
-	id[53] = BIT(1) | BIT(2);	    /* words 64-70 and 88 are valid */
+	id[53] = BIT(1) | BIT(2); /* words 64-70 and 88 are valid */
 	id[63] = modes(p, 0x20, 0x07);
 	id[64] = 0x03;
 	id[65] = id[66] = id[67] = id[68] = 120;
@@ -75,7 +76,8 @@ static void capacity(const struct ahci_port *p, uint16_t *id)
 		id[100 + i] = (uint16_t)(sectors >> (16 * i));
 	id[106] = BIT(14);
 	if (physical > logical)
-		id[106] |= (uint16_t)(BIT(13) | (unsigned)__builtin_ctz(physical / logical));
+		id[106] |= (uint16_t)(BIT(13) |
+				      (unsigned)__builtin_ctz(physical / logical));
 	if (logical > 512) {
 		id[106] |= BIT(12);
 		id[117] = (uint16_t)(logical / 2);
@@ -95,12 +97,15 @@ void ahci_identify_disk(const struct ahci_port *p, uint16_t id[256])
 		id[59] = (uint16_t)(BIT(8) | p->multiple);
 	id[75] = AHCI_SLOTS - 1;
 	id[76] |= BIT(8); /* NCQ */
-	/* SMART, power management, write cache, look-ahead; FLUSH (EXT), LBA48; GPL. */
+	/*
+	 * SMART, power management, write cache, look-ahead; FLUSH (EXT), LBA48;
+	 * GPL.
+	 */
 	id[82] = BIT(0) | BIT(3) | BIT(5) | BIT(6);
 	id[83] = BIT(14) | BIT(13) | BIT(12) | BIT(10);
 	id[84] = BIT(14) | BIT(6) | BIT(5); /* WRITE FUA, general purpose logging */
 	id[85] = BIT(3) | (p->smart ? BIT(0) : 0) | (p->write_cache ? BIT(5) : 0) |
-	    (p->read_ahead ? BIT(6) : 0);
+		 (p->read_ahead ? BIT(6) : 0);
 	id[86] = BIT(13) | BIT(12) | BIT(10);
 	id[87] = BIT(14) | BIT(6) | BIT(5);
 	id[217] = p->rotation;

@@ -7,21 +7,23 @@
 #include "bhyve/storage/ahci.h"
 
 enum {
-	P_CLB = 0x00, P_CLBU = 0x04, P_FB = 0x08, P_FBU = 0x0c, P_IS = 0x10, P_IE = 0x14,
-	P_CMD = 0x18, P_TFD = 0x20, P_SIG = 0x24, P_SSTS = 0x28, P_SCTL = 0x2c,
-	P_SERR = 0x30, P_SACT = 0x34, P_CI = 0x38,
+	P_CLB = 0x00, P_CLBU = 0x04, P_FB = 0x08, P_FBU = 0x0c, P_IS = 0x10,
+	P_IE = 0x14, P_CMD = 0x18, P_TFD = 0x20, P_SIG = 0x24, P_SSTS = 0x28,
+	P_SCTL = 0x2c, P_SERR = 0x30, P_SACT = 0x34, P_CI = 0x38,
 };
 
-#define CMD_ST	  BIT(0)
-#define CMD_SUD	  BIT(1)
-#define CMD_POD	  BIT(2)
-#define CMD_CLO	  BIT(3)
-#define CMD_FRE	  BIT(4)
-#define CMD_CCS	  (31u << 8)
-#define CMD_FR	  BIT(14)
-#define CMD_CR	  BIT(15)
+#define CMD_ST    BIT(0)
+#define CMD_SUD   BIT(1)
+#define CMD_POD   BIT(2)
+#define CMD_CLO   BIT(3)
+#define CMD_FRE   BIT(4)
+#define CMD_CCS   (31u << 8)
+#define CMD_FR    BIT(14)
+#define CMD_CR    BIT(15)
 #define CMD_ATAPI BIT(24)
-#define CMD_WRITE (CMD_ST | CMD_SUD | CMD_POD | CMD_FRE | CMD_ATAPI | BIT(25) | BIT(26) | BIT(27))
+#define CMD_WRITE                                                                  \
+	(CMD_ST | CMD_SUD | CMD_POD | CMD_FRE | CMD_ATAPI | BIT(25) | BIT(26) |    \
+	    BIT(27))
 #define IE_ALL	  0xfdc000ffu
 #define SSTS_UP	  0x133 /* device present, Gen 3, active */
 #define SIG_DISK  0x00000101u
@@ -211,7 +213,8 @@ void ahci_port_write(struct ahci_port *p, unsigned off, uint32_t v)
 			p->sact |= v;
 		break;
 	case P_CI:
-		if ((p->cmd & CMD_ST) != 0 && p->kind != AHCI_NONE && p->ssts == SSTS_UP)
+		if ((p->cmd & CMD_ST) != 0 && p->kind != AHCI_NONE &&
+		    p->ssts == SSTS_UP)
 			p->ci |= v;
 		ahci_run(p);
 		break;

@@ -1,5 +1,7 @@
-/* Shared by the files of this folder: a bounded writer and the parts of
- * tables_build(). */
+/*
+ * Shared by the files of this folder: a bounded writer and the parts of
+ * tables_build().
+ */
 #pragma once
 
 #include <stdbool.h>

@@ -18,21 +18,31 @@
 #include "vmm/machine.h"
 
 #define RING_SIZE 128
-#define SEG_MAX	  (RING_SIZE - 2)
-#define SECTOR	  512u
-#define ID_LEN	  20
-/* One range a request, 16 MiB each: bounds how long one discard keeps the host busy. */
+#define SEG_MAX   (RING_SIZE - 2)
+#define SECTOR    512u
+#define ID_LEN    20
+/*
+ * One range a request, 16 MiB each: bounds how long one discard keeps the host
+ * busy.
+ */
 #define RANGE_MAX_SECTORS (16 * MiB / SECTOR)
 
-#define F_SEG_MAX      BIT64(2)
-#define F_RO	       BIT64(5)
-#define F_BLK_SIZE     BIT64(6)
-#define F_FLUSH	       BIT64(9)
-#define F_TOPOLOGY     BIT64(10)
-#define F_DISCARD      BIT64(13)
-#define F_WRITE_ZEROES BIT64(14)
+#define F_SEG_MAX         BIT64(2)
+#define F_RO              BIT64(5)
+#define F_BLK_SIZE        BIT64(6)
+#define F_FLUSH           BIT64(9)
+#define F_TOPOLOGY        BIT64(10)
+#define F_DISCARD         BIT64(13)
+#define F_WRITE_ZEROES    BIT64(14)
 
-enum { T_IN = 0, T_OUT = 1, T_FLUSH = 4, T_GET_ID = 8, T_DISCARD = 11, T_WRITE_ZEROES = 13 };
+enum {
+	T_IN = 0,
+	T_OUT = 1,
+	T_FLUSH = 4,
+	T_GET_ID = 8,
+	T_DISCARD = 11,
+	T_WRITE_ZEROES = 13
+};
 enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
 
 struct blk_config {
@@ -106,14 +116,20 @@ static void disk_done(struct disk_req *d, int error)
 
 	if (r->type == T_IN) {
 		/* Also on errors: part of it may have arrived. */
-		for (unsigned i = r->chain.nread; i < r->chain.nread + r->chain.nwrite; i++)
+		for (unsigned i = r->chain.nread;
+		     i < r->chain.nread + r->chain.nwrite; i++)
 			pci_dma_written(pci, r->gpa[i], r->iov[i].iov_len);
 		written = error == 0 ? d->len : 0;
 	}
-	finish(r, error == 0 ? S_OK : error == EOPNOTSUPP ? S_UNSUPP : S_IOERR, written);
+	finish(r,
+	    error == 0            ? S_OK
+	    : error == EOPNOTSUPP ? S_UNSUPP
+				  : S_IOERR,
+	    written);
 }
 
-static void submit(struct blk_req *r, enum disk_op op, uint64_t sector, uint64_t len)
+static void submit(
+    struct blk_req *r, enum disk_op op, uint64_t sector, uint64_t len)
 {
 	/* Beyond any disk, so refused there; must only not wrap here. */
 	if (sector > UINT64_MAX / SECTOR) {
@@ -264,7 +280,8 @@ static void kick(struct virtio_dev *v, struct virtq *q)
 		if (!vq_pop(q, &r->chain))
 			break;
 		if (!take_status(r)) {
-			virtio_broken(v, q, "a request has no header or no status byte");
+			virtio_broken(
+			    v, q, "a request has no header or no status byte");
 			break;
 		}
 		blk->free = r->next;
@@ -287,7 +304,8 @@ static void reset(struct virtio_dev *v)
 	disk_drain(container_of(v, struct blk, virtio)->disk);
 }
 
-static uint64_t get_bar(struct pci_dev *dev, int vcpu, int bar, uint64_t off, unsigned size)
+static uint64_t get_bar(
+    struct pci_dev *dev, int vcpu, int bar, uint64_t off, unsigned size)
 {
 	struct blk *blk = dev->priv;
 
@@ -295,8 +313,8 @@ static uint64_t get_bar(struct pci_dev *dev, int vcpu, int bar, uint64_t off, un
 	return virtio_pci_bar_read(&blk->virtio, bar, off, size);
 }
 
-static void set_bar(struct pci_dev *dev, int vcpu, int bar, uint64_t off, unsigned size,
-    uint64_t v)
+static void set_bar(
+    struct pci_dev *dev, int vcpu, int bar, uint64_t off, unsigned size, uint64_t v)
 {
 	struct blk *blk = dev->priv;
 
@@ -333,7 +351,8 @@ static int parse(struct config *cfg, const char *node, const char *text)
 	int n;
 
 	if (text == NULL || *text == '\0' || *text == ',') {
-		log_error("%s: virtio-blk needs a disk image, as in '-s 3,virtio-blk,disk.img'",
+		log_error("%s: virtio-blk needs a disk image, as in '-s "
+			  "3,virtio-blk,disk.img'",
 		    node);
 		return -EINVAL;
 	}
@@ -367,8 +386,8 @@ static void set_id(struct blk *blk, const char *node)
 	MD5Init(&md5);
 	MD5Update(&md5, (const uint8_t *)path, strlen(path));
 	MD5Final(d, &md5);
-	snprintf(blk->id, sizeof(blk->id), "BHYVE-%02X%02X-%02X%02X-%02X%02X", d[0], d[1],
-	    d[2], d[3], d[4], d[5]);
+	snprintf(blk->id, sizeof(blk->id), "BHYVE-%02X%02X-%02X%02X-%02X%02X", d[0],
+	    d[1], d[2], d[3], d[4], d[5]);
 }
 
 static void set_config(struct blk *blk)
@@ -453,7 +472,8 @@ static void destroy(struct pci_dev *dev)
 
 static const struct pci_class virtio_blk = {
 	.name = "virtio-blk",
-	.help = "path[,nocache][,direct|sync][,ro][,sectorsize=L[/P]][,nodelete][,ser=S]",
+	.help = "path[,nocache][,direct|sync][,ro][,sectorsize=L[/"
+		"P]][,nodelete][,ser=S]",
 	.parse = parse,
 	.create = create,
 	.destroy = destroy,

@@ -38,7 +38,8 @@ static void store16(uint8_t *p, uint16_t v)
 /* One copy of what the guest may change under our eyes. */
 static struct desc load_desc(const uint8_t *table, unsigned i)
 {
-	const volatile uint64_t *p = (const volatile uint64_t *)(const void *)(table + i * 16);
+	const volatile uint64_t *p =
+	    (const volatile uint64_t *)(const void *)(table + i * 16);
 	uint64_t raw[2] = { p[0], p[1] };
 	struct desc d;
 
@@ -70,7 +71,8 @@ int vq_enable(struct virtq *q)
 
 	vq_disable(q);
 	if (q->size == 0 || q->size > q->max || (q->size & (q->size - 1)) != 0 ||
-	    (q->desc_gpa & 15) != 0 || (q->avail_gpa & 1) != 0 || (q->used_gpa & 3) != 0)
+	    (q->desc_gpa & 15) != 0 || (q->avail_gpa & 1) != 0 ||
+	    (q->used_gpa & 3) != 0)
 		return -EINVAL;
 	q->desc = memory_ptr(mem, q->desc_gpa, 16 * (uint64_t)q->size);
 	q->avail = memory_ptr(mem, q->avail_gpa, avail_len(q));
@@ -113,12 +115,16 @@ static bool next_head(struct virtq *q, uint16_t *head)
 	if (idx == q->last_avail)
 		return false;
 	if ((uint16_t)(idx - q->last_avail) > q->size) {
-		virtio_broken(q->dev, q, "the available index jumped by more than the ring");
+		virtio_broken(
+		    q->dev, q, "the available index jumped by more than the ring");
 		return false;
 	}
-	/* Else one chain in the ring twice could hold more than a ring of requests. */
+	/*
+	 * Else one chain in the ring twice could hold more than a ring of requests.
+	 */
 	if (q->inflight >= q->size) {
-		virtio_broken(q->dev, q, "more chains are outstanding than the ring holds");
+		virtio_broken(
+		    q->dev, q, "more chains are outstanding than the ring holds");
 		return false;
 	}
 	*head = load16(q->avail + 4 + 2 * (q->last_avail & (q->size - 1)));
@@ -131,7 +137,8 @@ static bool next_head(struct virtq *q, uint16_t *head)
 }
 
 /* Adds one buffer to the chain. NULL, or what is wrong with it. */
-static const char *add_buffer(struct virtq *q, struct virtq_chain *c, const struct desc *d)
+static const char *add_buffer(
+    struct virtq *q, struct virtq_chain *c, const struct desc *d)
 {
 	bool write = (d->flags & DESC_WRITE) != 0;
 	unsigned n = c->nread + c->nwrite;
@@ -163,8 +170,8 @@ static const char *add_buffer(struct virtq *q, struct virtq_chain *c, const stru
  * Follows descriptors from index i of a table of n entries. seen counts them over
  * the whole chain and bounds loops.
  */
-static const char *walk(struct virtq *q, struct virtq_chain *c, const uint8_t *table,
-    unsigned n, unsigned i, unsigned *seen, bool indirect)
+static const char *walk(struct virtq *q, struct virtq_chain *c,
+    const uint8_t *table, unsigned n, unsigned i, unsigned *seen, bool indirect)
 {
 	for (;;) {
 		struct desc d;
@@ -185,7 +192,8 @@ static const char *walk(struct virtq *q, struct virtq_chain *c, const uint8_t *t
 			if ((d.flags & DESC_NEXT) != 0)
 				return "a descriptor is indirect and has a next";
 			if (d.len == 0 || d.len % 16 != 0)
-				return "an indirect table's length is not a multiple of 16";
+				return "an indirect table's length is not a "
+				       "multiple of 16";
 			inner = memory_ptr(&q->dev->pci->m->mem, d.addr, d.len);
 			if (inner == NULL || (d.addr & 7) != 0)
 				return "an indirect table is not in memory";
@@ -243,8 +251,8 @@ static bool wants_interrupt(struct virtq *q)
 
 	/* The driver's wish must be read after it could see our index. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	if ((q->dev->features & VIRTIO_F_NOTIFY_ON_EMPTY) != 0 && q->inflight == 0 &&
-	    load16(q->avail + 2) == q->last_avail)
+	if ((q->dev->features & VIRTIO_F_NOTIFY_ON_EMPTY) != 0 &&
+	    q->inflight == 0 && load16(q->avail + 2) == q->last_avail)
 		return true;
 	if (!event_idx(q))
 		return (load16(q->avail) & NO_INTERRUPT) == 0;
@@ -256,7 +264,8 @@ static bool wants_interrupt(struct virtq *q)
 
 void vq_notify(struct virtq *q)
 {
-	if (!q->enabled || (q->signalled_valid && q->signalled_used == q->used_idx) ||
+	if (!q->enabled ||
+	    (q->signalled_valid && q->signalled_used == q->used_idx) ||
 	    (!q->signalled_valid && q->used_idx == 0))
 		return;
 	bool wants = wants_interrupt(q);

@@ -34,7 +34,8 @@ static void kick(struct virtio_dev *v, struct virtq *q)
 
 		if (n < 0)
 			n = 0;
-		vq_push(q, &chain, (uint32_t)vq_write(q, &chain, 0, buf, (uint64_t)n));
+		vq_push(
+		    q, &chain, (uint32_t)vq_write(q, &chain, 0, buf, (uint64_t)n));
 		explicit_bzero(buf, sizeof(buf));
 		if (i == RING_SIZE) {
 			virtio_kick_later(q);
@@ -56,7 +57,8 @@ static const struct virtio_ops ops = {
 	.reset = reset,
 };
 
-static uint64_t bar_read(struct pci_dev *dev, int vcpu, int bar, uint64_t off, unsigned size)
+static uint64_t bar_read(
+    struct pci_dev *dev, int vcpu, int bar, uint64_t off, unsigned size)
 {
 	struct rnd *rnd = dev->priv;
 
@@ -64,8 +66,8 @@ static uint64_t bar_read(struct pci_dev *dev, int vcpu, int bar, uint64_t off, u
 	return virtio_pci_bar_read(&rnd->virtio, bar, off, size);
 }
 
-static void bar_write(struct pci_dev *dev, int vcpu, int bar, uint64_t off, unsigned size,
-    uint64_t v)
+static void bar_write(
+    struct pci_dev *dev, int vcpu, int bar, uint64_t off, unsigned size, uint64_t v)
 {
 	struct rnd *rnd = dev->priv;
 

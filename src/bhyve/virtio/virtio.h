@@ -16,38 +16,39 @@
 #include "bhyve/pci/pci.h"
 
 #define VIRTIO_F_NOTIFY_ON_EMPTY BIT64(24)
-#define VIRTIO_F_INDIRECT_DESC	 BIT64(28)
-#define VIRTIO_F_EVENT_IDX	 BIT64(29)
-#define VIRTIO_F_VERSION_1	 BIT64(32)
-#define VIRTIO_NO_VECTOR	 0xffffu
-#define VIRTIO_MAX_QUEUES	 8
-#define VIRTIO_MAX_CHAIN	 1024 /* descriptors; the largest ring we offer */
+#define VIRTIO_F_INDIRECT_DESC   BIT64(28)
+#define VIRTIO_F_EVENT_IDX       BIT64(29)
+#define VIRTIO_F_VERSION_1       BIT64(32)
+#define VIRTIO_NO_VECTOR         0xffffu
+#define VIRTIO_MAX_QUEUES        8
+#define VIRTIO_MAX_CHAIN         1024 /* descriptors; the largest ring we offer */
 
 struct virtio_dev;
 
 struct virtq {
 	struct virtio_dev *dev;
 	unsigned index;
-	uint16_t max;	 /* largest size, a power of two */
-	uint16_t size;	 /* as negotiated */
+	uint16_t max;  /* largest size, a power of two */
+	uint16_t size; /* as negotiated */
 	uint16_t vector;
 	bool enabled;
-	bool broken;	 /* the guest broke the ring's rules: dead until reset */
+	bool broken; /* the guest broke the ring's rules: dead until reset */
 	uint64_t desc_gpa, avail_gpa, used_gpa;
 	/* Private to queue.c; valid while enabled. */
 	const uint8_t *desc, *avail;
 	uint8_t *used;
 	uint16_t last_avail, used_idx, signalled_used;
 	bool signalled_valid;
-	bool posted;	     /* virtio_kick_later() is under way */
-	uint32_t generation; /* changes when the rings do: late answers are dropped */
+	bool posted; /* virtio_kick_later() is under way */
+	uint32_t
+	    generation; /* changes when the rings do: late answers are dropped */
 	unsigned inflight;
 };
 
 struct virtq_chain {
 	uint16_t head;
 	uint32_t generation;
-	struct iovec *iov;   /* nread pieces the device reads, then nwrite it writes */
+	struct iovec *iov;   /* nread pieces to read, then nwrite to write */
 	uint64_t *gpa;	     /* of each piece */
 	unsigned max;	     /* room in both */
 	unsigned nread, nwrite;
@@ -56,7 +57,7 @@ struct virtq_chain {
 
 struct virtio_ops {
 	const char *name;
-	uint16_t type;	     /* virtio device number: 2 = block */
+	uint16_t type; /* virtio device number: 2 = block */
 	/* A kick of queue q; also called when the driver gets ready. */
 	void (*kick)(struct virtio_dev *v, struct virtq *q);
 	/* Let go of every chain (vq_push() drops them by itself). */
@@ -64,8 +65,8 @@ struct virtio_ops {
 	/* Optional: the driver has settled on v->features. */
 	void (*negotiated)(struct virtio_dev *v);
 	/* Optional: the driver wrote config space. */
-	void (*config_write)(struct virtio_dev *v, unsigned off, unsigned size,
-	    uint32_t value);
+	void (*config_write)(
+	    struct virtio_dev *v, unsigned off, unsigned size, uint32_t value);
 };
 
 struct virtio_dev {
@@ -74,7 +75,7 @@ struct virtio_dev {
 	struct pci_dev *pci;
 	unsigned nqueues;
 	struct virtq queue[VIRTIO_MAX_QUEUES]; /* .max */
-	uint64_t host_features; /* the transport's own are added */
+	uint64_t host_features;                /* the transport's own are added */
 	const uint8_t *config;
 	unsigned config_len;
 	uint8_t pci_class, pci_subclass;
@@ -83,22 +84,25 @@ struct virtio_dev {
 	/* State. */
 	uint64_t features; /* accepted by the driver */
 	uint8_t status, isr, generation;
-	bool modern;	   /* the driver speaks 1.x */
-	bool complained;   /* one line in the log a reset */
+	bool modern;     /* the driver speaks 1.x */
+	bool complained; /* one line in the log a reset */
 	uint16_t config_vector;
-	uint16_t select;   /* queue */
+	uint16_t select; /* queue */
 	uint32_t device_feature_select, driver_feature_select;
 	uint64_t driver_features;
-	uint8_t cfg_cap;   /* offset of the PCI configuration access capability */
+	uint8_t cfg_cap; /* offset of the PCI configuration access capability */
 };
 
 /* virtio_pci.c */
 int virtio_pci_create(struct virtio_dev *v);
-uint64_t virtio_pci_bar_read(struct virtio_dev *v, int bar, uint64_t off, unsigned size);
-void virtio_pci_bar_write(struct virtio_dev *v, int bar, uint64_t off, unsigned size,
-    uint64_t value);
-bool virtio_pci_cfg_read(struct virtio_dev *v, unsigned off, unsigned size, uint32_t *value);
-bool virtio_pci_cfg_write(struct virtio_dev *v, unsigned off, unsigned size, uint32_t value);
+uint64_t virtio_pci_bar_read(
+    struct virtio_dev *v, int bar, uint64_t off, unsigned size);
+void virtio_pci_bar_write(
+    struct virtio_dev *v, int bar, uint64_t off, unsigned size, uint64_t value);
+bool virtio_pci_cfg_read(
+    struct virtio_dev *v, unsigned off, unsigned size, uint32_t *value);
+bool virtio_pci_cfg_write(
+    struct virtio_dev *v, unsigned off, unsigned size, uint32_t value);
 /* The device changed its configuration space: tell the driver. */
 void virtio_config_changed(struct virtio_dev *v);
 void virtio_interrupt(struct virtio_dev *v, uint16_t vector, uint8_t isr);
@@ -121,10 +125,14 @@ void vq_set_legacy(struct virtq *q, uint32_t pfn);
 bool vq_pop(struct virtq *q, struct virtq_chain *chain);
 /* Puts the chain into the used ring; written: bytes the device wrote to it. */
 void vq_push(struct virtq *q, const struct virtq_chain *chain, uint32_t written);
-/* Interrupts the driver if chains were pushed since the last time and it wants to know. */
+/*
+ * Interrupts the driver if chains were pushed since the last time and it wants to
+ * know.
+ */
 void vq_notify(struct virtq *q);
 /* Copies from the readable part; bytes copied. */
-uint64_t vq_read(const struct virtq_chain *c, uint64_t off, void *buf, uint64_t len);
+uint64_t vq_read(
+    const struct virtq_chain *c, uint64_t off, void *buf, uint64_t len);
 /* Copies to the writable part; bytes copied. */
 uint64_t vq_write(struct virtq *q, const struct virtq_chain *c, uint64_t off,
     const void *buf, uint64_t len);

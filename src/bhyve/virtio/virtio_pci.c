@@ -4,8 +4,8 @@
  * MSI-X in BAR 1.
  *
  * Rules kept here: features are fixed from FEATURES_OK on (legacy: from the first
- * queue on); a queue's registers are fixed while it is enabled; a status of 0 resets the device
- * wherever it stands, with requests in flight.
+ * queue on); a queue's registers are fixed while it is enabled; a status of 0
+ * resets the device wherever it stands, with requests in flight.
  */
 #include <errno.h>
 #include <string.h>
@@ -21,38 +21,38 @@
 #define BAR_MODERN 4
 
 /* Legacy registers. */
-#define L_HOST_FEATURES	 0
+#define L_HOST_FEATURES  0
 #define L_GUEST_FEATURES 4
-#define L_PFN		 8
-#define L_QUEUE_SIZE	 12
-#define L_QUEUE_SELECT	 14
-#define L_NOTIFY	 16
-#define L_STATUS	 18
-#define L_ISR		 19
-#define L_CONFIG_VECTOR	 20
-#define L_QUEUE_VECTOR	 22
-#define L_CONFIG	 20 /* 24 while MSI-X is on */
+#define L_PFN            8
+#define L_QUEUE_SIZE     12
+#define L_QUEUE_SELECT   14
+#define L_NOTIFY         16
+#define L_STATUS         18
+#define L_ISR            19
+#define L_CONFIG_VECTOR  20
+#define L_QUEUE_VECTOR   22
+#define L_CONFIG         20 /* 24 while MSI-X is on */
 
 /* Modern structures in BAR 4, a page each. */
-#define M_COMMON 0x0000
-#define M_ISR	 0x1000
-#define M_CONFIG 0x2000
-#define M_NOTIFY 0x3000
-#define M_SIZE	 0x4000
-#define M_NOTIFY_MULT 4
-#define M_COMMON_LEN  0x38
+#define M_COMMON           0x0000
+#define M_ISR              0x1000
+#define M_CONFIG           0x2000
+#define M_NOTIFY           0x3000
+#define M_SIZE             0x4000
+#define M_NOTIFY_MULT      4
+#define M_COMMON_LEN       0x38
 
-#define CAP_VENDOR     0x09
-#define CAP_COMMON     1
-#define CAP_NOTIFY     2
-#define CAP_ISR	       3
-#define CAP_DEVICE     4
-#define CAP_PCI_CFG    5
+#define CAP_VENDOR         0x09
+#define CAP_COMMON         1
+#define CAP_NOTIFY         2
+#define CAP_ISR            3
+#define CAP_DEVICE         4
+#define CAP_PCI_CFG        5
 
-#define STATUS_DRIVER_OK    0x04
-#define STATUS_FEATURES_OK  0x08
-#define STATUS_NEEDS_RESET  0x40
-#define ISR_CONFIG	    0x02
+#define STATUS_DRIVER_OK   0x04
+#define STATUS_FEATURES_OK 0x08
+#define STATUS_NEEDS_RESET 0x40
+#define ISR_CONFIG         0x02
 
 static struct virtq *selected(struct virtio_dev *v)
 {
@@ -85,7 +85,8 @@ void virtio_broken(struct virtio_dev *v, struct virtq *q, const char *why)
 {
 	q->broken = true;
 	if (!v->complained)
-		log_warn("%s: queue %u stopped: %s; the guest's driver must reset the device",
+		log_warn("%s: queue %u stopped: %s; the guest's driver must reset "
+			 "the device",
 		    v->pci->name, q->index, why);
 	v->complained = true;
 	if (!v->modern || (v->status & STATUS_NEEDS_RESET) != 0)
@@ -214,14 +215,15 @@ static uint64_t read_config(const struct virtio_dev *v, uint64_t off, unsigned s
 	return value;
 }
 
-static void write_config(struct virtio_dev *v, uint64_t off, unsigned size, uint64_t value)
+static void write_config(
+    struct virtio_dev *v, uint64_t off, unsigned size, uint64_t value)
 {
 	if (v->ops->config_write != NULL && size <= 4 && off < v->config_len &&
 	    size <= v->config_len - off)
 		v->ops->config_write(v, (unsigned)off, size, (uint32_t)value);
 }
 
-/* --- the registers of 0.9.5 --- */
+/* The registers of 0.9.5, then those of 1.x. */
 
 static unsigned legacy_config_off(const struct virtio_dev *v)
 {
@@ -276,7 +278,8 @@ static void legacy_write_pfn(struct virtio_dev *v, uint32_t pfn)
 		virtio_broken(v, q, "its rings are not in memory");
 }
 
-static void legacy_write(struct virtio_dev *v, uint64_t off, unsigned size, uint64_t value)
+static void legacy_write(
+    struct virtio_dev *v, uint64_t off, unsigned size, uint64_t value)
 {
 	struct virtq *q = selected(v);
 
@@ -314,8 +317,6 @@ static void legacy_write(struct virtio_dev *v, uint64_t off, unsigned size, uint
 	}
 }
 
-/* --- the registers of 1.x --- */
-
 static uint64_t common_read(struct virtio_dev *v, uint64_t off)
 {
 	const struct virtq *q = selected(v);
@@ -324,15 +325,17 @@ static uint64_t common_read(struct virtio_dev *v, uint64_t off)
 	case 0x00:
 		return v->device_feature_select;
 	case 0x04:
-		return v->device_feature_select < 2 ?
-		    (uint32_t)(v->host_features >> (v->device_feature_select * 32)) :
-		    0;
+		return v->device_feature_select < 2
+			   ? (uint32_t)(v->host_features >>
+					(v->device_feature_select * 32))
+			   : 0;
 	case 0x08:
 		return v->driver_feature_select;
 	case 0x0c:
-		return v->driver_feature_select < 2 ?
-		    (uint32_t)(v->driver_features >> (v->driver_feature_select * 32)) :
-		    0;
+		return v->driver_feature_select < 2
+			   ? (uint32_t)(v->driver_features >>
+					(v->driver_feature_select * 32))
+			   : 0;
 	case 0x10:
 		return v->config_vector;
 	case 0x12:
@@ -430,7 +433,8 @@ static void common_write(struct virtio_dev *v, uint64_t off, uint64_t value)
 		v->driver_feature_select = (uint32_t)value;
 		break;
 	case 0x0c:
-		if ((v->status & STATUS_FEATURES_OK) == 0 && v->driver_feature_select < 2)
+		if ((v->status & STATUS_FEATURES_OK) == 0 &&
+		    v->driver_feature_select < 2)
 			set_half(&v->driver_features, v->driver_feature_select == 1,
 			    (uint32_t)value);
 		break;
@@ -458,8 +462,8 @@ static uint64_t modern_read(struct virtio_dev *v, uint64_t off, unsigned size)
 		if (at >= M_COMMON_LEN)
 			return 0;
 		if (size == 8)
-			return (uint32_t)common_read(v, at) |
-			    common_read(v, at + 4) << 32;
+			return (uint32_t)common_read(v, at) | common_read(v, at + 4)
+								  << 32;
 		return common_read(v, at);
 	case M_ISR:
 		return at == 0 ? read_isr(v) : 0;
@@ -470,7 +474,8 @@ static uint64_t modern_read(struct virtio_dev *v, uint64_t off, unsigned size)
 	}
 }
 
-static void modern_write(struct virtio_dev *v, uint64_t off, unsigned size, uint64_t value)
+static void modern_write(
+    struct virtio_dev *v, uint64_t off, unsigned size, uint64_t value)
 {
 	uint64_t page = off & ~UINT64_C(0xfff), at = off & 0xfff;
 
@@ -493,15 +498,16 @@ static void modern_write(struct virtio_dev *v, uint64_t off, unsigned size, uint
 	}
 }
 
-uint64_t virtio_pci_bar_read(struct virtio_dev *v, int bar, uint64_t off, unsigned size)
+uint64_t virtio_pci_bar_read(
+    struct virtio_dev *v, int bar, uint64_t off, unsigned size)
 {
 	if (bar == BAR_LEGACY)
 		return legacy_read(v, off, size);
 	return bar == BAR_MODERN ? modern_read(v, off, size) : ~UINT64_C(0);
 }
 
-void virtio_pci_bar_write(struct virtio_dev *v, int bar, uint64_t off, unsigned size,
-    uint64_t value)
+void virtio_pci_bar_write(
+    struct virtio_dev *v, int bar, uint64_t off, unsigned size, uint64_t value)
 {
 	if (bar == BAR_LEGACY)
 		legacy_write(v, off, size, value);
@@ -513,8 +519,8 @@ void virtio_pci_bar_write(struct virtio_dev *v, int bar, uint64_t off, unsigned 
  * The window into the BARs through configuration space (4.1.4.9): body of the
  * capability is cfg_type, bar, offset, length; data follows at cap + 16.
  */
-static bool window(const struct virtio_dev *v, unsigned off, unsigned size, int *bar,
-    uint32_t *at, uint32_t *len)
+static bool window(const struct virtio_dev *v, unsigned off, unsigned size,
+    int *bar, uint32_t *at, uint32_t *len)
 {
 	unsigned cap = v->cfg_cap;
 
@@ -526,10 +532,11 @@ static bool window(const struct virtio_dev *v, unsigned off, unsigned size, int 
 	if (*bar != BAR_LEGACY && *bar != BAR_MODERN)
 		return false;
 	return (*len == 1 || *len == 2 || *len == 4) && (*at & (*len - 1)) == 0 &&
-	    *at < v->pci->bar[*bar].size && *len <= v->pci->bar[*bar].size - *at;
+	       *at < v->pci->bar[*bar].size && *len <= v->pci->bar[*bar].size - *at;
 }
 
-bool virtio_pci_cfg_read(struct virtio_dev *v, unsigned off, unsigned size, uint32_t *value)
+bool virtio_pci_cfg_read(
+    struct virtio_dev *v, unsigned off, unsigned size, uint32_t *value)
 {
 	uint32_t at, len;
 	int bar;
@@ -540,7 +547,8 @@ bool virtio_pci_cfg_read(struct virtio_dev *v, unsigned off, unsigned size, uint
 	return true;
 }
 
-bool virtio_pci_cfg_write(struct virtio_dev *v, unsigned off, unsigned size, uint32_t value)
+bool virtio_pci_cfg_write(
+    struct virtio_dev *v, unsigned off, unsigned size, uint32_t value)
 {
 	uint32_t at, len;
 	int bar;
@@ -556,7 +564,10 @@ bool virtio_pci_cfg_write(struct virtio_dev *v, unsigned off, unsigned size, uin
 static int add_cap(struct virtio_dev *v, uint8_t type, uint8_t bar, uint32_t off,
     uint32_t len, uint32_t extra, bool has_extra)
 {
-	/* Without id and next: length, type, bar, padding, offset, length [, extra]. */
+	/*
+	 * Without id and next: length, type, bar, padding, offset, length [,
+	 * extra].
+	 */
 	uint8_t body[18] = { 0 };
 	unsigned size = has_extra ? 18 : 14;
 
@@ -573,13 +584,14 @@ static int add_caps(struct virtio_dev *v)
 {
 	int cap;
 
-	if (add_cap(v, CAP_COMMON, BAR_MODERN, M_COMMON, M_COMMON_LEN, 0, false) < 0 ||
+	if (add_cap(v, CAP_COMMON, BAR_MODERN, M_COMMON, M_COMMON_LEN, 0, false) <
+		0 ||
 	    add_cap(v, CAP_ISR, BAR_MODERN, M_ISR, 1, 0, false) < 0 ||
 	    add_cap(v, CAP_NOTIFY, BAR_MODERN, M_NOTIFY, v->nqueues * M_NOTIFY_MULT,
 		M_NOTIFY_MULT, true) < 0)
 		return -ENOSPC;
-	if (v->config_len > 0 &&
-	    add_cap(v, CAP_DEVICE, BAR_MODERN, M_CONFIG, v->config_len, 0, false) < 0)
+	if (v->config_len > 0 && add_cap(v, CAP_DEVICE, BAR_MODERN, M_CONFIG,
+				     v->config_len, 0, false) < 0)
 		return -ENOSPC;
 	cap = add_cap(v, CAP_PCI_CFG, 0, 0, 0, 0, true);
 	if (cap < 0)
@@ -598,8 +610,8 @@ int virtio_pci_create(struct virtio_dev *v)
 
 	if (config_get_bool(dev->cfg, "virtio_msix", true, &msix) != 0)
 		return -EINVAL;
-	v->host_features |= VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX |
-	    VIRTIO_F_VERSION_1;
+	v->host_features |=
+	    VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX | VIRTIO_F_VERSION_1;
 	v->config_vector = VIRTIO_NO_VECTOR;
 	for (unsigned i = 0; i < v->nqueues; i++) {
 		struct virtq *q = &v->queue[i];
@@ -611,7 +623,8 @@ int virtio_pci_create(struct virtio_dev *v)
 	}
 	pci_identify(dev, 0x1af4, v->pci_device, v->pci_class, v->pci_subclass, 0);
 	pci_subsystem(dev, 0x1af4, v->pci_subdevice);
-	error = pci_add_bar(dev, BAR_LEGACY, PCI_BAR_IO, L_CONFIG + 4 + v->config_len);
+	error =
+	    pci_add_bar(dev, BAR_LEGACY, PCI_BAR_IO, L_CONFIG + 4 + v->config_len);
 	if (error == 0 && msix)
 		error = pci_add_bar(dev, BAR_MSIX, PCI_BAR_MEM32, 4096);
 	if (error == 0)
@@ -625,6 +638,7 @@ int virtio_pci_create(struct virtio_dev *v)
 	if (error == 0)
 		error = pci_add_intx(dev);
 	if (error != 0)
-		log_error("%s: cannot set up its PCI registers: %d", dev->name, error);
+		log_error(
+		    "%s: cannot set up its PCI registers: %d", dev->name, error);
 	return error;
 }

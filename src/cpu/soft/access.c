@@ -45,7 +45,8 @@ static void bus_read(struct soft_cpu *cpu, uint64_t gpa, void *buf, unsigned n)
 	cpu->stats.mmio++;
 	while (n) {
 		unsigned piece = bus_piece(gpa, n);
-		uint64_t v = cpu->host->mmio_read(cpu->host->arg, cpu->id, gpa, piece);
+		uint64_t v =
+		    cpu->host->mmio_read(cpu->host->arg, cpu->id, gpa, piece);
 
 		memcpy(p, &v, piece);
 		p += piece;
@@ -54,7 +55,8 @@ static void bus_read(struct soft_cpu *cpu, uint64_t gpa, void *buf, unsigned n)
 	}
 }
 
-static void bus_write(struct soft_cpu *cpu, uint64_t gpa, const void *buf, unsigned n)
+static void bus_write(
+    struct soft_cpu *cpu, uint64_t gpa, const void *buf, unsigned n)
 {
 	const uint8_t *p = buf;
 
@@ -107,8 +109,8 @@ static void watch(struct soft_cpu *cpu, uint64_t lin, unsigned n, bool write)
 }
 
 /* n bytes inside one page, already known to be readable. */
-static void page_read(struct soft_cpu *cpu, enum mmu_idx idx, uint64_t lin, void *buf,
-    unsigned n)
+static void page_read(
+    struct soft_cpu *cpu, enum mmu_idx idx, uint64_t lin, void *buf, unsigned n)
 {
 	uint64_t gpa;
 	const struct tlb_entry *e = mmu_resolve(cpu, lin, idx, 'r', &gpa);
@@ -134,8 +136,8 @@ static void page_write(struct soft_cpu *cpu, enum mmu_idx idx, uint64_t lin,
 }
 
 /* Raises what an access to [lin, lin+n) would raise. */
-static void probe(struct soft_cpu *cpu, enum mmu_idx idx, uint64_t lin, unsigned n,
-    char kind)
+static void probe(
+    struct soft_cpu *cpu, enum mmu_idx idx, uint64_t lin, unsigned n, char kind)
 {
 	uint64_t gpa;
 
@@ -148,8 +150,8 @@ static void probe(struct soft_cpu *cpu, enum mmu_idx idx, uint64_t lin, unsigned
 	}
 }
 
-static void read_bytes(struct soft_cpu *cpu, enum mmu_idx idx, uint64_t lin, void *buf,
-    unsigned n)
+static void read_bytes(
+    struct soft_cpu *cpu, enum mmu_idx idx, uint64_t lin, void *buf, unsigned n)
 {
 	uint8_t *p = buf;
 
@@ -184,7 +186,8 @@ static void write_bytes(struct soft_cpu *cpu, enum mmu_idx idx, uint64_t lin,
 	}
 }
 
-uint64_t mmu_load_idx(struct soft_cpu *cpu, enum mmu_idx idx, uint64_t lin, unsigned size)
+uint64_t mmu_load_idx(
+    struct soft_cpu *cpu, enum mmu_idx idx, uint64_t lin, unsigned size)
 {
 	const struct tlb_entry *e = tlb_slot(cpu, idx, lin);
 	uint64_t gpa, v = 0;
@@ -203,8 +206,8 @@ uint64_t mmu_load_idx(struct soft_cpu *cpu, enum mmu_idx idx, uint64_t lin, unsi
 	return v;
 }
 
-void mmu_store_idx(struct soft_cpu *cpu, enum mmu_idx idx, uint64_t lin, unsigned size,
-    uint64_t v)
+void mmu_store_idx(
+    struct soft_cpu *cpu, enum mmu_idx idx, uint64_t lin, unsigned size, uint64_t v)
 {
 	const struct tlb_entry *e = tlb_slot(cpu, idx, lin);
 	uint64_t gpa;
@@ -258,7 +261,8 @@ void mmu_load_bytes(struct soft_cpu *cpu, uint64_t lin, void *buf, unsigned n)
 	read_bytes(cpu, cpu->mmu_idx, lin, buf, n);
 }
 
-void mmu_store_bytes(struct soft_cpu *cpu, uint64_t lin, const void *buf, unsigned n)
+void mmu_store_bytes(
+    struct soft_cpu *cpu, uint64_t lin, const void *buf, unsigned n)
 {
 	write_bytes(cpu, cpu->mmu_idx, lin, buf, n);
 }
@@ -278,7 +282,8 @@ void mmu_probe_read(struct soft_cpu *cpu, uint64_t lin, unsigned n)
  * the bytes to be written; the pointer is handed out only if no vCPU then holds
  * code there, for nobody could tell the others after the write.
  */
-static struct tlb_entry *writable_entry(struct soft_cpu *cpu, uint64_t lin, uint64_t n)
+static struct tlb_entry *writable_entry(
+    struct soft_cpu *cpu, uint64_t lin, uint64_t n)
 {
 	uint64_t gpa;
 	struct tlb_entry *e = mmu_resolve(cpu, lin, cpu->mmu_idx, 'w', &gpa);
@@ -305,22 +310,22 @@ void *mmu_rmw_ptr(struct soft_cpu *cpu, uint64_t lin, unsigned size)
 	return e ? tlb_host(e, lin) : NULL;
 }
 
-uint8_t *mmu_span(struct soft_cpu *cpu, uint64_t lin, bool write, uint64_t max,
-    uint64_t *len)
+uint8_t *mmu_span(
+    struct soft_cpu *cpu, uint64_t lin, bool write, uint64_t max, uint64_t *len)
 {
 	uint64_t gpa, n = MIN(max, (uint64_t)to_page_end(lin));
 	const struct tlb_entry *e;
 
-	e = write ? writable_entry(cpu, lin, n) :
-		    mmu_resolve(cpu, lin, cpu->mmu_idx, 'r', &gpa);
+	e = write ? writable_entry(cpu, lin, n)
+		  : mmu_resolve(cpu, lin, cpu->mmu_idx, 'r', &gpa);
 	if (!e || cpu->mmu->watching)
 		return NULL;
 	*len = n;
 	return tlb_host(e, lin);
 }
 
-unsigned mmu_fetch(struct soft_cpu *cpu, uint64_t lin, uint8_t *buf, unsigned n,
-    uint64_t gpa[2])
+unsigned mmu_fetch(
+    struct soft_cpu *cpu, uint64_t lin, uint8_t *buf, unsigned n, uint64_t gpa[2])
 {
 	enum mmu_idx idx = mmu_code_idx(cpu);
 	unsigned first = MIN(n, to_page_end(lin));

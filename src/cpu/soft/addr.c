@@ -4,10 +4,10 @@
  */
 #include "cpu/soft/mmu.h"
 
-#define TYPE_RW	    0x2u
-#define TYPE_CE	    0x4u /* data: expand-down */
-#define TYPE_CODE   0x8u
-#define ACCESS_BIG  0x4000u
+#define TYPE_RW    0x2u
+#define TYPE_CE    0x4u /* data: expand-down */
+#define TYPE_CODE  0x8u
+#define ACCESS_BIG 0x4000u
 
 uint64_t insn_offset(const struct soft_cpu *cpu, const struct insn *in)
 {
@@ -43,18 +43,20 @@ static void check_rights(struct soft_cpu *cpu, unsigned seg, bool write)
 		seg_fault(cpu, seg);
 	if (!cpu->protected_mode)
 		return;
-	if (write ? (a & (TYPE_CODE | TYPE_RW)) != TYPE_RW :
-		    (a & (TYPE_CODE | TYPE_RW)) == TYPE_CODE)
+	if (write ? (a & (TYPE_CODE | TYPE_RW)) != TYPE_RW
+		  : (a & (TYPE_CODE | TYPE_RW)) == TYPE_CODE)
 		seg_fault(cpu, seg);
 }
 
-static void check_limit(struct soft_cpu *cpu, unsigned seg, uint64_t off, unsigned size)
+static void check_limit(
+    struct soft_cpu *cpu, unsigned seg, uint64_t off, unsigned size)
 {
 	const struct soft_seg *s = &cpu->seg[seg];
 	uint64_t last = off + size - 1;
 
 	if ((s->access & (TYPE_CODE | TYPE_CE)) == TYPE_CE) {
-		if (off > s->limit && last <= (s->access & ACCESS_BIG ? 0xffffffff : 0xffff))
+		if (off > s->limit &&
+		    last <= (s->access & ACCESS_BIG ? 0xffffffff : 0xffff))
 			return;
 	} else if (last <= s->limit) {
 		return;
@@ -62,8 +64,8 @@ static void check_limit(struct soft_cpu *cpu, unsigned seg, uint64_t off, unsign
 	seg_fault(cpu, seg);
 }
 
-uint64_t seg_linear(struct soft_cpu *cpu, unsigned seg, uint64_t off, unsigned addrsize,
-    unsigned size, bool write)
+uint64_t seg_linear(struct soft_cpu *cpu, unsigned seg, uint64_t off,
+    unsigned addrsize, unsigned size, bool write)
 {
 	uint64_t lin = off & size_mask(addrsize);
 
@@ -82,8 +84,9 @@ uint64_t seg_linear(struct soft_cpu *cpu, unsigned seg, uint64_t off, unsigned a
 	return lin;
 }
 
-uint64_t insn_linear(struct soft_cpu *cpu, const struct insn *in, unsigned size,
-    bool write)
+uint64_t insn_linear(
+    struct soft_cpu *cpu, const struct insn *in, unsigned size, bool write)
 {
-	return seg_linear(cpu, in->seg, insn_offset(cpu, in), in->addrsize, size, write);
+	return seg_linear(
+	    cpu, in->seg, insn_offset(cpu, in), in->addrsize, size, write);
 }

@@ -21,7 +21,7 @@
 #define PAGE_BITS  12
 #define FRONT_BITS 13
 #define CACHE_MAX  (64 * MiB) /* decoded blocks of one vCPU */
-#define NO_PAGE	   (~UINT64_C(0))
+#define NO_PAGE    (~UINT64_C(0))
 
 struct code_page {
 	uint64_t gpa;
@@ -31,7 +31,7 @@ struct code_page {
 
 /* A recent block of one page, found without touching the blocks it is not. */
 struct front {
-	uint64_t key;		/* front_key() */
+	uint64_t key; /* front_key() */
 	struct block *b;
 };
 
@@ -66,7 +66,8 @@ static void front_clear(struct block_cache *c)
 
 static struct code_page **page_slot(struct block_cache *c, uint64_t gpa)
 {
-	return &c->page[(gpa >> 12 ^ gpa >> (12 + PAGE_BITS)) & ((1u << PAGE_BITS) - 1)];
+	return &c->page[(gpa >> 12 ^ gpa >> (12 + PAGE_BITS)) &
+			((1u << PAGE_BITS) - 1)];
 }
 
 static struct code_page *page_find(struct block_cache *c, uint64_t gpa)
@@ -174,7 +175,8 @@ static void drop(struct soft_cpu *cpu, struct block *b)
 	bury(cpu, b);
 }
 
-static bool overlaps(const struct block *b, uint64_t page, uint64_t gpa, uint64_t end)
+static bool overlaps(
+    const struct block *b, uint64_t page, uint64_t gpa, uint64_t end)
 {
 	uint64_t first = MEMORY_PAGE - (b->gpa & (MEMORY_PAGE - 1)), lo, hi;
 
@@ -188,8 +190,8 @@ static bool overlaps(const struct block *b, uint64_t page, uint64_t gpa, uint64_
 	return lo < end && gpa < hi;
 }
 
-static void invalidate_page(struct soft_cpu *cpu, uint64_t page, uint64_t gpa,
-    uint64_t end)
+static void invalidate_page(
+    struct soft_cpu *cpu, uint64_t page, uint64_t gpa, uint64_t end)
 {
 	struct code_page *p = page_find(cpu->blocks, page);
 	struct block *b = p ? p->first : NULL, *next;
@@ -284,7 +286,8 @@ static void insert(struct soft_cpu *cpu, struct block *b)
 }
 
 /* A block of the n scratch instructions; NULL: no memory. */
-static struct block *make(struct soft_cpu *cpu, uint64_t gpa, uint64_t page1, unsigned n)
+static struct block *make(
+    struct soft_cpu *cpu, uint64_t gpa, uint64_t page1, unsigned n)
 {
 	const struct insn *in = cpu->blocks->scratch;
 	struct block *b = malloc(sizeof(*b) + n * sizeof(*in));
@@ -296,7 +299,9 @@ static struct block *make(struct soft_cpu *cpu, uint64_t gpa, uint64_t page1, un
 		return NULL;
 	}
 	*b = (struct block){
-		.gpa = gpa, .page = { gpa & MMU_PAGE_MASK, page1 }, .mode = cpu->mode,
+		.gpa = gpa,
+		.page = { gpa & MMU_PAGE_MASK, page1 },
+		.mode = cpu->mode,
 		.n = n,
 	};
 	for (unsigned i = 0; i < n; i++)
@@ -326,13 +331,15 @@ static struct block *decode_single(struct soft_cpu *cpu, uint64_t lin)
 	uint64_t gpa[2];
 	unsigned got = mmu_fetch(cpu, lin, buf, sizeof(buf), gpa);
 
-	if (insn_decode(cpu, &cpu->blocks->scratch[0], buf, got, cpu->mode) == -EAGAIN)
+	if (insn_decode(cpu, &cpu->blocks->scratch[0], buf, got, cpu->mode) ==
+	    -EAGAIN)
 		mmu_code_gpa(cpu, (lin | 0xfff) + 1);
 	return make_single(cpu, gpa[0] | (lin & 0xfff));
 }
 
 /* The one instruction at lin that crosses into the next page. */
-static struct block *decode_crossing(struct soft_cpu *cpu, uint64_t lin, uint64_t gpa)
+static struct block *decode_crossing(
+    struct soft_cpu *cpu, uint64_t lin, uint64_t gpa)
 {
 	struct block_cache *c = cpu->blocks;
 	uint64_t page[2] = { gpa & MMU_PAGE_MASK,
@@ -349,7 +356,10 @@ static struct block *decode_crossing(struct soft_cpu *cpu, uint64_t lin, uint64_
 			return NULL;
 	memcpy(buf, cpu->mem->base + gpa, first);
 	memcpy(buf + first, cpu->mem->base + page[1], sizeof(buf) - first);
-	/* Another CPU may have rewritten it since it was found too long for one page. */
+	/*
+	 * Another CPU may have rewritten it since it was found too long for one
+	 * page.
+	 */
 	insn_decode(cpu, &c->scratch[0], buf, sizeof(buf), cpu->mode);
 	b = make(cpu, gpa, c->scratch[0].len > first ? page[1] : NO_PAGE, 1);
 	if (b)
@@ -377,7 +387,10 @@ static struct block *decode(struct soft_cpu *cpu, uint64_t lin, uint64_t gpa)
 		uint8_t buf[15];
 		unsigned have = MIN(left, (unsigned)sizeof(buf));
 
-		/* Decoded and kept bytes must be the same even if someone writes now. */
+		/*
+		 * Decoded and kept bytes must be the same even if someone writes
+		 * now.
+		 */
 		memcpy(buf, code, have);
 		if (insn_decode(cpu, in, buf, have, cpu->mode) == -EAGAIN)
 			break;
@@ -398,7 +411,8 @@ static struct block *decode(struct soft_cpu *cpu, uint64_t lin, uint64_t gpa)
 }
 
 /* The second page of a block may be mapped elsewhere now than when it was made. */
-static bool second_page_matches(struct soft_cpu *cpu, const struct block *b, uint64_t lin)
+static bool second_page_matches(
+    struct soft_cpu *cpu, const struct block *b, uint64_t lin)
 {
 	return mmu_code(cpu, (lin | 0xfff) + 1) == b->page[1];
 }
@@ -410,7 +424,8 @@ static struct block *find(struct soft_cpu *cpu, uint64_t lin, uint64_t gpa)
 	for (; b; b = b->hash_next) {
 		if (b->gpa != gpa || b->mode != cpu->mode)
 			continue;
-		if (likely(b->page[1] == NO_PAGE) || second_page_matches(cpu, b, lin))
+		if (likely(b->page[1] == NO_PAGE) ||
+		    second_page_matches(cpu, b, lin))
 			return b;
 	}
 	return NULL;
@@ -464,6 +479,6 @@ void code_written(struct soft_cpu *cpu, uint64_t gpa, uint64_t len)
 
 	block_invalidate(cpu, gpa, len);
 	if (cpu->engine->ncpu > 1 && (atomic_load(&cpu->mem->code[gpa >> 12]) ||
-	    atomic_load(&cpu->mem->code[last])))
+					 atomic_load(&cpu->mem->code[last])))
 		smp_code_written(cpu->engine, cpu, gpa, len);
 }

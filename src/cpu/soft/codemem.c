@@ -17,9 +17,9 @@
 
 #include "cpu/soft/soft.h"
 
-#define GRANULE	 64u
-#define WORD	 64u
-#define INT3	 0xcc
+#define GRANULE       64u
+#define WORD          64u
+#define INT3          0xcc
 #define SIZE_MAX_CODE (1024 * MiB)
 
 #ifndef MFD_EXEC
@@ -30,15 +30,18 @@ struct codemem {
 	uint8_t *rw, *rx;
 	size_t size;
 	size_t words;
-	size_t hint;		/* word where the next search starts */
+	size_t hint; /* word where the next search starts */
 	pthread_mutex_t lock;
-	uint64_t used[];	/* one bit a granule */
+	uint64_t used[]; /* one bit a granule */
 };
 
 static int codemem_fd(size_t size)
 {
 	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
-	/* Kernels since 6.3 want to be told that it will be executed; older refuse the flag. */
+	/*
+	 * Kernels since 6.3 want to be told that it will be executed; older refuse
+	 * the flag.
+	 */
 	int fd = memfd_create("bhyve-code", flags | MFD_EXEC);
 
 	if (fd < 0 && errno == EINVAL)
@@ -118,7 +121,8 @@ static void granules_mark(struct codemem *cm, size_t first, size_t n, bool used)
 }
 
 /* First free run of n granules in [from, to); to when there is none. */
-static size_t granules_find(const struct codemem *cm, size_t from, size_t to, size_t n)
+static size_t granules_find(
+    const struct codemem *cm, size_t from, size_t to, size_t n)
 {
 	size_t run = 0;
 

@@ -4,14 +4,15 @@
 #include "cpu/soft/fpu.h"
 #include "cpu/soft/sys.h"
 
-#define CR0_MASK (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP |      \
-	CR0_AM | CR0_NW | CR0_CD | CR0_PG)
+#define CR0_MASK                                                                   \
+	(CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM |   \
+	    CR0_NW | CR0_CD | CR0_PG)
 /* What a cached translation was computed from. */
 #define CR4_TLB_BITS (CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP)
 
-#define XCR0_X87 0x1u
-#define XCR0_SSE 0x2u
-#define XCR0_AVX 0x4u
+#define XCR0_X87     0x1u
+#define XCR0_SSE     0x2u
+#define XCR0_AVX     0x4u
 
 /* PAE paging reads its four top entries when CR3 is loaded and faults then. */
 static void check_pdptes(struct soft_cpu *cpu, uint64_t cr3)
@@ -37,12 +38,14 @@ void cpu_write_cr0(struct soft_cpu *cpu, uint64_t v)
 {
 	uint64_t old = cpu->cr0, efer = cpu->efer;
 
-	if (v >> 32 || (v & CR0_PG && !(v & CR0_PE)) || (v & CR0_NW && !(v & CR0_CD)))
+	if (v >> 32 || (v & CR0_PG && !(v & CR0_PE)) ||
+	    (v & CR0_NW && !(v & CR0_CD)))
 		cpu_gp(cpu);
 	v = (v & CR0_MASK) | CR0_ET;
 	if (v & ~old & CR0_PG) {
 		if (efer & EFER_LME) {
-			if (!(cpu->cr4 & CR4_PAE) || cpu->seg[SEG_CS].access & ACC_L)
+			if (!(cpu->cr4 & CR4_PAE) ||
+			    cpu->seg[SEG_CS].access & ACC_L)
 				cpu_gp(cpu);
 			efer |= EFER_LMA;
 		} else if (pae_paging(v, cpu->cr4, efer)) {

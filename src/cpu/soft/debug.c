@@ -5,9 +5,9 @@
  */
 #include "cpu/soft/sys.h"
 
-#define DR6_ONE	  0xffff0ff0u
-#define DR6_BD	  0x2000u
-#define DR7_GD	  0x2000u
+#define DR6_ONE   0xffff0ff0u
+#define DR6_BD    0x2000u
+#define DR7_GD    0x2000u
 #define DR7_FIXED 0x400u
 #define DR7_MASK  0xffff23ffu
 
@@ -43,7 +43,8 @@ uint64_t cpu_code_breakpoints(const struct soft_cpu *cpu)
 	if (cpu->mode != MODE_64)
 		lin = (uint32_t)(cpu->seg[SEG_CS].base + lin);
 	for (unsigned n = 0; n < 4; n++)
-		if (armed(cpu, n) && kind(cpu, n) == DR_EXECUTE && cpu->dr[n] == lin)
+		if (armed(cpu, n) && kind(cpu, n) == DR_EXECUTE &&
+		    cpu->dr[n] == lin)
 			hit |= BIT(n);
 	return hit;
 }
@@ -56,7 +57,8 @@ bool cpu_data_breakpoints_armed(const struct soft_cpu *cpu)
 	return false;
 }
 
-void cpu_data_breakpoints(struct soft_cpu *cpu, uint64_t lin, unsigned size, bool write)
+void cpu_data_breakpoints(
+    struct soft_cpu *cpu, uint64_t lin, unsigned size, bool write)
 {
 	for (unsigned n = 0; n < 4; n++) {
 		uint64_t start, len;

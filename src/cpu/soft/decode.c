@@ -17,7 +17,9 @@ static const struct {
 	ZydisMachineMode machine;
 	ZydisStackWidth stack;
 } modes[] = {
-	/* ZYDIS_MACHINE_MODE_REAL_16 would refuse what 16-bit protected mode has. */
+	/*
+	 * ZYDIS_MACHINE_MODE_REAL_16 would refuse what 16-bit protected mode has.
+	 */
 	[MODE_16] = { ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16 },
 	[MODE_32] = { ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32 },
 	[MODE_64] = { ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64 },
@@ -49,8 +51,9 @@ static uint8_t gpr_number(ZydisRegister r)
 
 static uint8_t seg_number(ZydisRegister r)
 {
-	return r >= ZYDIS_REGISTER_ES && r <= ZYDIS_REGISTER_GS ? r - ZYDIS_REGISTER_ES :
-								   SEG_DS;
+	return r >= ZYDIS_REGISTER_ES && r <= ZYDIS_REGISTER_GS
+		   ? r - ZYDIS_REGISTER_ES
+		   : SEG_DS;
 }
 
 static void decode_register(struct operand *o, ZydisRegister r)
@@ -79,12 +82,13 @@ static void decode_register(struct operand *o, ZydisRegister r)
 }
 
 /*
- * SIB without a base (mod 0, base field 5) whatever REX.B says: Zydis 4.0 takes R13D
- * for the base when the address size is 32.
+ * SIB without a base (mod 0, base field 5) whatever REX.B says: Zydis 4.0 takes
+ * R13D for the base when the address size is 32.
  */
 static bool sib_without_base(const ZydisDecodedInstruction *zi)
 {
-	return zi->raw.sib.offset != 0 && zi->raw.modrm.mod == 0 && zi->raw.sib.base == 5;
+	return zi->raw.sib.offset != 0 && zi->raw.modrm.mod == 0 &&
+	       zi->raw.sib.base == 5;
 }
 
 static void decode_memory(struct insn *in, const ZydisDecodedInstruction *zi,
@@ -102,7 +106,7 @@ static void decode_memory(struct insn *in, const ZydisDecodedInstruction *zi,
 	if (m->base == ZYDIS_REGISTER_RIP || m->base == ZYDIS_REGISTER_EIP)
 		in->flags |= INSN_RIPREL;
 	else if (in->mode == MODE_64 && in->addrsize == 8 && in->seg != SEG_FS &&
-	    in->seg != SEG_GS)
+		 in->seg != SEG_GS)
 		in->flags |= INSN_FLAT;
 	if (m->type == ZYDIS_MEMOP_TYPE_AGEN)
 		in->flags |= INSN_NOSEG;
@@ -160,7 +164,8 @@ static void decode_operands(struct insn *in, const ZydisDecodedInstruction *zi,
 }
 
 /* Size of what an implicit push or pop moves. */
-static uint8_t stack_operand(const struct insn *in, const ZydisDecodedInstruction *zi)
+static uint8_t stack_operand(
+    const struct insn *in, const ZydisDecodedInstruction *zi)
 {
 	bool o16 = zi->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE;
 
@@ -196,7 +201,7 @@ static bool ends_block(const struct insn *in, const ZydisDecodedInstruction *zi)
 static bool promised_encoding(const ZydisDecodedInstruction *zi)
 {
 	return zi->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
-	    zi->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
+	       zi->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
 }
 
 static void fill(struct insn *in, const ZydisDecodedInstruction *zi,
@@ -223,12 +228,13 @@ static void fill(struct insn *in, const ZydisDecodedInstruction *zi,
 	decode_operands(in, zi, zo);
 	if (f) {
 		in->flags_read = f->tested & RF_STATUS;
-		in->flags_written = (f->modified | f->set_0 | f->set_1 | f->undefined) &
-		    RF_STATUS;
+		in->flags_written =
+		    (f->modified | f->set_0 | f->set_1 | f->undefined) & RF_STATUS;
 	}
 	if (ends_block(in, zi))
 		in->flags |= INSN_END;
-	if (in->flags & INSN_END && zi->meta.branch_type != ZYDIS_BRANCH_TYPE_NONE &&
+	if (in->flags & INSN_END &&
+	    zi->meta.branch_type != ZYDIS_BRANCH_TYPE_NONE &&
 	    zi->meta.branch_type != ZYDIS_BRANCH_TYPE_FAR)
 		in->flags |= INSN_BRANCH;
 }
@@ -267,8 +273,8 @@ static void decoder_init(ZydisDecoder *d, enum cpu_mode mode)
 	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
 }
 
-int insn_decode(struct soft_cpu *cpu, struct insn *in, const uint8_t *bytes, unsigned n,
-    enum cpu_mode mode)
+int insn_decode(struct soft_cpu *cpu, struct insn *in, const uint8_t *bytes,
+    unsigned n, enum cpu_mode mode)
 {
 	ZydisDecodedOperand zo[ZYDIS_MAX_OPERAND_COUNT];
 	ZydisDecodedInstruction zi;

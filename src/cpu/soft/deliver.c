@@ -27,8 +27,8 @@ static uint32_t idt_error(const struct event *ev)
 }
 
 /* Through a table of real-mode vectors: the IVT, or linear 0 for VME. */
-static void deliver_vector(struct soft_cpu *cpu, const struct event *ev, uint64_t table,
-    uint64_t flags, uint64_t clear)
+static void deliver_vector(struct soft_cpu *cpu, const struct event *ev,
+    uint64_t table, uint64_t flags, uint64_t clear)
 {
 	uint32_t entry = mmu_load_sys(cpu, table + ev->vector * 4, 4);
 	struct stk st;
@@ -51,8 +51,8 @@ static void deliver_real(struct soft_cpu *cpu, const struct event *ev)
 {
 	if (ev->vector * 4u + 3 > cpu->idt_limit)
 		cpu_raise_error(cpu, EXC_GP, idt_error(ev));
-	deliver_vector(cpu, ev, cpu->idt_base, ev->rflags,
-	    RF_IF | RF_TF | RF_AC | RF_RF);
+	deliver_vector(
+	    cpu, ev, cpu->idt_base, ev->rflags, RF_IF | RF_TF | RF_AC | RF_RF);
 }
 
 /*
@@ -128,8 +128,8 @@ static void gate_load(struct soft_cpu *cpu, const struct event *ev, struct gate 
 		cpu_raise_error(cpu, EXC_NP, idt_error(ev));
 }
 
-static void deliver_task(struct soft_cpu *cpu, const struct event *ev,
-    const struct gate *g)
+static void deliver_task(
+    struct soft_cpu *cpu, const struct event *ev, const struct gate *g)
 {
 	struct desc d;
 	struct stk st;
@@ -171,8 +171,8 @@ static unsigned gate_code(struct soft_cpu *cpu, const struct event *ev,
 	return dpl;
 }
 
-static void commit_gate(struct soft_cpu *cpu, const struct gate *g, struct desc *cs,
-    unsigned cpl)
+static void commit_gate(
+    struct soft_cpu *cpu, const struct gate *g, struct desc *cs, unsigned cpl)
 {
 	cpu->seg[SEG_CS] = cs->seg;
 	cpu->seg[SEG_CS].sel = (g->sel & 0xfffc) | cpl;
@@ -213,7 +213,8 @@ static void deliver_legacy(struct soft_cpu *cpu, const struct event *ev)
 		st.error = (sel & 0xfffc) | ext;
 		if (cpu_vm86(cpu))
 			for (unsigned i = 0; i < ARRAY_SIZE(vm86_segs); i++)
-				stk_push(cpu, &st, size, cpu->seg[vm86_segs[i]].sel);
+				stk_push(
+				    cpu, &st, size, cpu->seg[vm86_segs[i]].sel);
 		stk_push(cpu, &st, size, cpu->seg[SEG_SS].sel);
 		stk_push(cpu, &st, size, cpu->gpr[GPR_RSP]);
 	}
@@ -254,8 +255,11 @@ static void deliver_long(struct soft_cpu *cpu, const struct event *ev)
 	if (!is_canonical(rsp))
 		cpu_raise_error(cpu, EXC_SS, ext);
 	st = (struct stk){
-		.sp = rsp & ~UINT64_C(15), .mask = ~UINT64_C(0), .flat64 = true,
-		.idx = mmu_idx_of(cpu, cpl), .error = ext,
+		.sp = rsp & ~UINT64_C(15),
+		.mask = ~UINT64_C(0),
+		.flat64 = true,
+		.idx = mmu_idx_of(cpu, cpl),
+		.error = ext,
 	};
 	stk_push(cpu, &st, 8, cpu->seg[SEG_SS].sel);
 	stk_push(cpu, &st, 8, cpu->gpr[GPR_RSP]);

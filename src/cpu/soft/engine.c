@@ -16,10 +16,11 @@
 
 #define CODE_SIZE (256 * MiB) /* address space for native stubs and translations */
 
-#define CR0_VALID  0xe005003fu
-#define CR4_VALID  (CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | \
-    CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE |	 \
-    CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP)
+#define CR0_VALID 0xe005003fu
+#define CR4_VALID                                                                  \
+	(CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE |      \
+	    CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_UMIP |           \
+	    CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP)
 #define EFER_VALID (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_AUTOIBRS)
 
 static struct soft_cpu *soft(struct engine_vcpu *v)
@@ -27,14 +28,14 @@ static struct soft_cpu *soft(struct engine_vcpu *v)
 	return (struct soft_cpu *)v;
 }
 
-#define HOST_CALL(e, id, call)                                                       \
-	do {                                                                         \
-		struct soft_cpu *cpu_ = (e)->cpu[id];                                \
-		bool inside_ = smp_leave(cpu_);                                      \
-                                                                                     \
-		call;                                                                \
-		if (inside_)                                                         \
-			smp_enter(cpu_);                                             \
+#define HOST_CALL(e, id, call)                                                     \
+	do {                                                                       \
+		struct soft_cpu *cpu_ = (e)->cpu[id];                              \
+		bool inside_ = smp_leave(cpu_);                                    \
+                                                                                   \
+		call;                                                              \
+		if (inside_)                                                       \
+			smp_enter(cpu_);                                           \
 	} while (0)
 
 static uint64_t host_io_read(void *arg, int id, uint16_t port, unsigned size)
@@ -47,7 +48,8 @@ static uint64_t host_io_read(void *arg, int id, uint16_t port, unsigned size)
 	return v;
 }
 
-static void host_io_write(void *arg, int id, uint16_t port, unsigned size, uint64_t v)
+static void host_io_write(
+    void *arg, int id, uint16_t port, unsigned size, uint64_t v)
 {
 	struct soft_engine *e = arg;
 	const struct engine_host *h = e->cfg.host;
@@ -65,7 +67,8 @@ static uint64_t host_mmio_read(void *arg, int id, uint64_t gpa, unsigned size)
 	return v;
 }
 
-static void host_mmio_write(void *arg, int id, uint64_t gpa, unsigned size, uint64_t v)
+static void host_mmio_write(
+    void *arg, int id, uint64_t gpa, unsigned size, uint64_t v)
 {
 	struct soft_engine *e = arg;
 	const struct engine_host *h = e->cfg.host;
@@ -157,7 +160,8 @@ static int soft_create(struct engine **out, const struct engine_config *cfg)
 	int rc;
 
 	if (cfg->ncpu == 0 || cfg->ncpu > ARRAY_SIZE(e->cpu)) {
-		log_error("cpus: %u is not within 1..%zu", cfg->ncpu, ARRAY_SIZE(e->cpu));
+		log_error(
+		    "cpus: %u is not within 1..%zu", cfg->ncpu, ARRAY_SIZE(e->cpu));
 		return -EINVAL;
 	}
 	rc = check_tier(cfg->cfg, &jit);
@@ -222,8 +226,10 @@ static void state_load(struct soft_cpu *cpu, const struct vcpu_state *s)
 	cpu->rflags = s->rflags;
 	for (unsigned i = 0; i < SEG_COUNT; i++)
 		cpu->seg[i] = (struct soft_seg){
-			.base = s->seg[i].base, .limit = s->seg[i].limit,
-			.access = s->seg[i].access, .sel = s->seg[i].sel,
+			.base = s->seg[i].base,
+			.limit = s->seg[i].limit,
+			.access = s->seg[i].access,
+			.sel = s->seg[i].sel,
 		};
 	cpu->gdt_base = s->gdtr.base;
 	cpu->gdt_limit = s->gdtr.limit;
@@ -283,8 +289,10 @@ static void soft_get_state(struct engine_vcpu *v, struct vcpu_state *s)
 	s->rflags = cpu->rflags;
 	for (unsigned i = 0; i < SEG_COUNT; i++)
 		s->seg[i] = (struct vcpu_seg){
-			.base = cpu->seg[i].base, .limit = cpu->seg[i].limit,
-			.access = cpu->seg[i].access, .sel = cpu->seg[i].sel,
+			.base = cpu->seg[i].base,
+			.limit = cpu->seg[i].limit,
+			.access = cpu->seg[i].access,
+			.sel = cpu->seg[i].sel,
 		};
 	s->gdtr.base = cpu->gdt_base;
 	s->gdtr.limit = cpu->gdt_limit;
@@ -368,9 +376,9 @@ static bool state_valid(const struct vcpu_state *s)
 		if (lma ? !is_canonical(s->seg[i].base) : s->seg[i].base >> 32 != 0)
 			return false;
 	return is_canonical(s->gdtr.base) && is_canonical(s->idtr.base) &&
-	    is_canonical(s->lstar) && is_canonical(s->cstar) &&
-	    is_canonical(s->kernel_gs_base) && is_canonical(s->sysenter_esp) &&
-	    is_canonical(s->sysenter_eip) && s->activity <= VCPU_SHUTDOWN;
+	       is_canonical(s->lstar) && is_canonical(s->cstar) &&
+	       is_canonical(s->kernel_gs_base) && is_canonical(s->sysenter_esp) &&
+	       is_canonical(s->sysenter_eip) && s->activity <= VCPU_SHUTDOWN;
 }
 
 static int soft_set_state(struct engine_vcpu *v, const struct vcpu_state *s)
@@ -381,8 +389,8 @@ static int soft_set_state(struct engine_vcpu *v, const struct vcpu_state *s)
 	return 0;
 }
 
-static int soft_vcpu_create(struct engine *eng, unsigned id, struct engine_vcpu **out,
-    struct vcpu_link **link)
+static int soft_vcpu_create(struct engine *eng, unsigned id,
+    struct engine_vcpu **out, struct vcpu_link **link)
 {
 	struct soft_engine *e = (struct soft_engine *)eng;
 	struct vcpu_state s;

@@ -10,8 +10,8 @@
 
 #include "cpu/soft/sys.h"
 
-_Noreturn static void leave(struct soft_cpu *cpu, int vector, bool has_error,
-    uint32_t error)
+_Noreturn static void leave(
+    struct soft_cpu *cpu, int vector, bool has_error, uint32_t error)
 {
 	cpu->raise_vector = vector;
 	cpu->raise_has_error = has_error;
@@ -59,9 +59,12 @@ static enum fault_class fault_class(int vector)
 static void event_from_raised(struct soft_cpu *cpu, struct event *ev)
 {
 	*ev = (struct event){
-		.kind = EVENT_EXCEPTION, .vector = cpu->raise_vector,
-		.has_error = cpu->raise_has_error, .error = cpu->raise_error,
-		.rip = cpu->rip, .rflags = cpu->rflags | RF_RF,
+		.kind = EVENT_EXCEPTION,
+		.vector = cpu->raise_vector,
+		.has_error = cpu->raise_has_error,
+		.error = cpu->raise_error,
+		.rip = cpu->rip,
+		.rflags = cpu->rflags | RF_RF,
 	};
 	if (ev->vector == EXC_PF)
 		cpu->cr2 = cpu->raise_cr2;
@@ -144,7 +147,9 @@ int cpu_deliver_raised(struct soft_cpu *cpu)
 int cpu_deliver_interrupt(struct soft_cpu *cpu, int vector)
 {
 	struct event ev = {
-		.kind = EVENT_EXTERNAL, .vector = vector, .rip = cpu->rip,
+		.kind = EVENT_EXTERNAL,
+		.vector = vector,
+		.rip = cpu->rip,
 		.rflags = cpu->rflags,
 	};
 
@@ -155,7 +160,9 @@ int cpu_deliver_interrupt(struct soft_cpu *cpu, int vector)
 int cpu_deliver_nmi(struct soft_cpu *cpu)
 {
 	struct event ev = {
-		.kind = EVENT_NMI, .vector = EXC_NMI, .rip = cpu->rip,
+		.kind = EVENT_NMI,
+		.vector = EXC_NMI,
+		.rip = cpu->rip,
 		.rflags = cpu->rflags,
 	};
 
@@ -167,7 +174,9 @@ int cpu_deliver_nmi(struct soft_cpu *cpu)
 int cpu_deliver_debug(struct soft_cpu *cpu)
 {
 	struct event ev = {
-		.kind = EVENT_EXCEPTION, .vector = EXC_DB, .rip = cpu->rip,
+		.kind = EVENT_EXCEPTION,
+		.vector = EXC_DB,
+		.rip = cpu->rip,
 		.rflags = cpu->rflags,
 	};
 

@@ -9,8 +9,8 @@ struct far_target {
 	uint64_t off;
 };
 
-static void target_operand(struct soft_cpu *cpu, const struct insn *in,
-    struct far_target *t)
+static void target_operand(
+    struct soft_cpu *cpu, const struct insn *in, struct far_target *t)
 {
 	if (in->op[0].kind == OPND_FAR) {
 		t->sel = in->imm2;
@@ -56,8 +56,8 @@ static void check_direct(struct soft_cpu *cpu, const struct desc *d)
 {
 	uint32_t a = d->seg.access, err = d->seg.sel & 0xfffc;
 
-	if (a & ACC_CE ? ACC_DPL(a) > cpu->cpl :
-	    (d->seg.sel & 3u) > cpu->cpl || ACC_DPL(a) != cpu->cpl)
+	if (a & ACC_CE ? ACC_DPL(a) > cpu->cpl
+		       : (d->seg.sel & 3u) > cpu->cpl || ACC_DPL(a) != cpu->cpl)
 		cpu_raise_error(cpu, EXC_GP, err);
 	if (cpu->long_mode && (a & (ACC_L | ACC_DB)) == (ACC_L | ACC_DB))
 		cpu_raise_error(cpu, EXC_GP, err);
@@ -65,8 +65,8 @@ static void check_direct(struct soft_cpu *cpu, const struct desc *d)
 		cpu_raise_error(cpu, EXC_NP, err);
 }
 
-static void commit_code(struct soft_cpu *cpu, const struct desc *d, uint64_t rip,
-    unsigned cpl)
+static void commit_code(
+    struct soft_cpu *cpu, const struct desc *d, uint64_t rip, unsigned cpl)
 {
 	cpu->seg[SEG_CS] = d->seg;
 	cpu->seg[SEG_CS].sel = (d->seg.sel & 0xfffc) | cpl;
@@ -108,8 +108,11 @@ static void gate_inner_legacy(struct soft_cpu *cpu, struct desc *cs, uint64_t of
 	for (unsigned i = 0; i < params; i++)
 		param[i] = stk_pop(cpu, &from, size);
 	st = (struct stk){
-		.ss = ss.seg, .mask = ss.seg.access & ACC_DB ? 0xffffffff : 0xffff,
-		.sp = esp, .idx = mmu_idx_of(cpu, cpl), .error = sel & 0xfffc,
+		.ss = ss.seg,
+		.mask = ss.seg.access & ACC_DB ? 0xffffffff : 0xffff,
+		.sp = esp,
+		.idx = mmu_idx_of(cpu, cpl),
+		.error = sel & 0xfffc,
 	};
 	st.sp &= st.mask;
 	stk_push(cpu, &st, size, cpu->seg[SEG_SS].sel);
@@ -130,7 +133,9 @@ static void gate_inner_long(struct soft_cpu *cpu, struct desc *cs, uint64_t off)
 {
 	unsigned cpl = ACC_DPL(cs->seg.access);
 	struct stk st = {
-		.mask = ~UINT64_C(0), .flat64 = true, .idx = mmu_idx_of(cpu, cpl),
+		.mask = ~UINT64_C(0),
+		.flat64 = true,
+		.idx = mmu_idx_of(cpu, cpl),
 	};
 
 	st.sp = tss_stack64(cpu, cpl, 0);
@@ -217,8 +222,8 @@ static void far_task(struct soft_cpu *cpu, const struct desc *d, bool call)
 		sel = d->raw >> 16;
 	}
 	task_desc_load(cpu, sel, &tss, 0);
-	task_switch(cpu, &tss, call ? TASK_CALL : TASK_JUMP, cpu->next_rip, cpu->rflags,
-	    0);
+	task_switch(
+	    cpu, &tss, call ? TASK_CALL : TASK_JUMP, cpu->next_rip, cpu->rflags, 0);
 }
 
 static void far_transfer(struct soft_cpu *cpu, const struct insn *in, bool call)

@@ -153,8 +153,8 @@ static unsigned env_size(const struct insn *in)
 	return in->op[0].size == 14 || in->op[0].size == 14 + 80 ? 14 : 28;
 }
 
-static void env_write(const struct soft_cpu *cpu, const struct fpu_image *f, bool wide,
-    uint8_t *p)
+static void env_write(
+    const struct soft_cpu *cpu, const struct fpu_image *f, bool wide, uint8_t *p)
 {
 	uint32_t fip = (uint32_t)f->fip, fdp = (uint32_t)f->fdp;
 	bool prot = cpu->protected_mode;
@@ -185,8 +185,8 @@ static void env_write(const struct soft_cpu *cpu, const struct fpu_image *f, boo
 	}
 }
 
-static void env_read(const struct soft_cpu *cpu, struct fpu_image *f, bool wide,
-    const uint8_t *p)
+static void env_read(
+    const struct soft_cpu *cpu, struct fpu_image *f, bool wide, const uint8_t *p)
 {
 	bool prot = cpu->protected_mode;
 	uint16_t tags;

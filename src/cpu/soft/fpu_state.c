@@ -92,7 +92,10 @@ static void do_fxsave(struct soft_cpu *cpu, const struct insn *in)
 	memcpy(area, f, sizeof(area));
 	x87_control_write(f, is_wide(in), area);
 	mmu_probe_write(cpu, lin, FPU_LEGACY_SIZE);
-	/* Without OSFXSR the vector part may be left out (SDM: implementation's choice). */
+	/*
+	 * Without OSFXSR the vector part may be left out (SDM: implementation's
+	 * choice).
+	 */
 	n = XMM_OFFSET + (cpu->cr4 & CR4_OSFXSR ? nregs * 16 : 0);
 	mmu_store_bytes(cpu, lin, area, n);
 }
@@ -131,8 +134,8 @@ static void xsave_check(struct soft_cpu *cpu)
 		cpu_raise(cpu, EXC_NM);
 }
 
-static uint64_t xsave_linear(struct soft_cpu *cpu, const struct insn *in, uint64_t rfbm,
-    bool write)
+static uint64_t xsave_linear(
+    struct soft_cpu *cpu, const struct insn *in, uint64_t rfbm, bool write)
 {
 	unsigned size = rfbm & FPU_AVX ? XSAVE_SIZE : HEADER_OFFSET + HEADER_SIZE;
 	uint64_t lin = insn_linear(cpu, in, size, write);
@@ -150,8 +153,8 @@ static uint64_t xsave_rfbm(const struct soft_cpu *cpu, uint64_t components)
 }
 
 /* The components of which in the area at lin; write permission is known. */
-static void xsave_write(struct soft_cpu *cpu, uint64_t lin, uint64_t which, bool mxcsr,
-    bool wide)
+static void xsave_write(
+    struct soft_cpu *cpu, uint64_t lin, uint64_t which, bool mxcsr, bool wide)
 {
 	const struct fpu_image *f = fpu_image(cpu);
 	unsigned nregs = vector_regs(cpu);
@@ -170,18 +173,20 @@ static void xsave_write(struct soft_cpu *cpu, uint64_t lin, uint64_t which, bool
 		mmu_store_bytes(cpu, lin + FPU_AVX_OFFSET, f->ymmh, nregs * 16);
 }
 
-static void xsave_standard(struct soft_cpu *cpu, const struct insn *in, bool init_opt)
+static void xsave_standard(
+    struct soft_cpu *cpu, const struct insn *in, bool init_opt)
 {
 	uint64_t rfbm, lin, bv, inuse;
 
 	xsave_check(cpu);
 	rfbm = xsave_rfbm(cpu, cpu->xcr0);
 	lin = xsave_linear(cpu, in, rfbm, true);
-	mmu_probe_write(cpu, lin, rfbm & FPU_AVX ? XSAVE_SIZE : HEADER_OFFSET + HEADER_SIZE);
+	mmu_probe_write(
+	    cpu, lin, rfbm & FPU_AVX ? XSAVE_SIZE : HEADER_OFFSET + HEADER_SIZE);
 	bv = mmu_load(cpu, lin + HEADER_OFFSET, 8);
 	inuse = fpu_xinuse(cpu);
-	xsave_write(cpu, lin, init_opt ? rfbm & inuse : rfbm, rfbm & (FPU_SSE | FPU_AVX),
-	    is_wide(in));
+	xsave_write(cpu, lin, init_opt ? rfbm & inuse : rfbm,
+	    rfbm & (FPU_SSE | FPU_AVX), is_wide(in));
 	mmu_store(cpu, lin + HEADER_OFFSET, 8, (bv & ~rfbm) | (inuse & rfbm));
 }
 
@@ -195,15 +200,17 @@ static void do_xsaveopt(struct soft_cpu *cpu, const struct insn *in)
 	xsave_standard(cpu, in, true);
 }
 
-static void xsave_compact(struct soft_cpu *cpu, const struct insn *in, uint64_t rfbm)
+static void xsave_compact(
+    struct soft_cpu *cpu, const struct insn *in, uint64_t rfbm)
 {
 	uint64_t lin, inuse, header[2];
 
 	lin = xsave_linear(cpu, in, rfbm, true);
-	mmu_probe_write(cpu, lin, rfbm & FPU_AVX ? XSAVE_SIZE : HEADER_OFFSET + HEADER_SIZE);
+	mmu_probe_write(
+	    cpu, lin, rfbm & FPU_AVX ? XSAVE_SIZE : HEADER_OFFSET + HEADER_SIZE);
 	inuse = fpu_xinuse(cpu);
 	if (fpu_image(cpu)->mxcsr != FPU_MXCSR_INIT)
-		inuse |= FPU_SSE;	/* MXCSR belongs to SSE in this form */
+		inuse |= FPU_SSE; /* MXCSR belongs to SSE in this form */
 	xsave_write(cpu, lin, rfbm & inuse, rfbm & inuse & FPU_SSE, is_wide(in));
 	header[0] = rfbm & inuse;
 	header[1] = rfbm | XCOMP_COMPACT;
@@ -216,7 +223,9 @@ static void do_xsavec(struct soft_cpu *cpu, const struct insn *in)
 	xsave_compact(cpu, in, xsave_rfbm(cpu, cpu->xcr0));
 }
 
-/* No supervisor component exists, so XSAVES differs from XSAVEC in privilege only. */
+/*
+ * No supervisor component exists, so XSAVES differs from XSAVEC in privilege only.
+ */
 static void do_xsaves(struct soft_cpu *cpu, const struct insn *in)
 {
 	xsave_check(cpu);
@@ -251,8 +260,8 @@ static void xrstor(struct soft_cpu *cpu, const struct insn *in, uint64_t compone
 	if (header[0] & ~components)
 		cpu_gp(cpu);
 	if (compact) {
-		if (header[1] & ~(components | XCOMP_COMPACT) || header[0] & ~header[1] ||
-		    !header_reserved_clear(header, 2))
+		if (header[1] & ~(components | XCOMP_COMPACT) ||
+		    header[0] & ~header[1] || !header_reserved_clear(header, 2))
 			cpu_gp(cpu);
 	} else if (must_compact || header[1] != 0 || header[2] != 0) {
 		cpu_gp(cpu);

@@ -81,8 +81,8 @@ ALWAYS_INLINE bool cond(uint64_t f, unsigned cc)
 }
 
 /* Linear address of the memory operand. */
-ALWAYS_INLINE uint64_t ea(struct soft_cpu *cpu, const struct insn *in, unsigned size,
-    bool write)
+ALWAYS_INLINE uint64_t ea(
+    struct soft_cpu *cpu, const struct insn *in, unsigned size, bool write)
 {
 	uint64_t lin = in->disp;
 
@@ -97,21 +97,23 @@ ALWAYS_INLINE uint64_t ea(struct soft_cpu *cpu, const struct insn *in, unsigned 
 	return lin;
 }
 
-ALWAYS_INLINE uint64_t load_ea(struct soft_cpu *cpu, const struct insn *in, unsigned size)
+ALWAYS_INLINE uint64_t load_ea(
+    struct soft_cpu *cpu, const struct insn *in, unsigned size)
 {
 	return mmu_ld(cpu, ea(cpu, in, size, false), size);
 }
 
-ALWAYS_INLINE void store_ea(struct soft_cpu *cpu, const struct insn *in, unsigned size,
-    uint64_t v)
+ALWAYS_INLINE void store_ea(
+    struct soft_cpu *cpu, const struct insn *in, unsigned size, uint64_t v)
 {
 	mmu_st(cpu, ea(cpu, in, size, true), size, v);
 }
 
 /* Any operand, for handlers that are not worth a form of their own. */
-uint64_t opnd_get(struct soft_cpu *cpu, const struct insn *in, unsigned n, unsigned size);
-void opnd_set(struct soft_cpu *cpu, const struct insn *in, unsigned n, unsigned size,
-    uint64_t v);
+uint64_t opnd_get(
+    struct soft_cpu *cpu, const struct insn *in, unsigned n, unsigned size);
+void opnd_set(struct soft_cpu *cpu, const struct insn *in, unsigned n,
+    unsigned size, uint64_t v);
 
 /*
  * A read-modify-write of one operand: begin gives the old value, end stores the
@@ -119,17 +121,18 @@ void opnd_set(struct soft_cpu *cpu, const struct insn *in, unsigned n, unsigned 
  */
 struct rmw {
 	uint64_t lin;
-	void *p;		/* NULL: memory by mmu_load and mmu_store, or a register */
+	void *p; /* NULL: memory by mmu_load and mmu_store, or a register */
 	uint64_t old;
 	bool exclusive;
 };
-void rmw_begin(struct soft_cpu *cpu, const struct insn *in, unsigned size, bool locked,
-    struct rmw *m);
+void rmw_begin(struct soft_cpu *cpu, const struct insn *in, unsigned size,
+    bool locked, struct rmw *m);
 /* The same at a given address. */
-void rmw_begin_at(struct soft_cpu *cpu, uint64_t lin, unsigned size, bool locked,
-    struct rmw *m);
+void rmw_begin_at(
+    struct soft_cpu *cpu, uint64_t lin, unsigned size, bool locked, struct rmw *m);
 /* False: memory changed meanwhile, m->old is new; compute again (locked only). */
-bool rmw_end(struct soft_cpu *cpu, unsigned size, bool locked, struct rmw *m, uint64_t v);
+bool rmw_end(
+    struct soft_cpu *cpu, unsigned size, bool locked, struct rmw *m, uint64_t v);
 
 /* The stack pointer, as wide as the stack. */
 ALWAYS_INLINE uint64_t sp_get(const struct soft_cpu *cpu)
@@ -142,11 +145,11 @@ ALWAYS_INLINE void sp_set(struct soft_cpu *cpu, uint64_t sp)
 	gpr_set(cpu, GPR_RSP, cpu->stack_size, sp);
 }
 
-ALWAYS_INLINE uint64_t stack_linear(struct soft_cpu *cpu, uint64_t sp, unsigned size,
-    bool write)
+ALWAYS_INLINE uint64_t stack_linear(
+    struct soft_cpu *cpu, uint64_t sp, unsigned size, bool write)
 {
 	if (likely(cpu->mode == MODE_64 && is_canonical(sp) &&
-	    is_canonical(sp + size - 1) && !(cpu->rflags & RF_AC)))
+		   is_canonical(sp + size - 1) && !(cpu->rflags & RF_AC)))
 		return sp;
 	return seg_linear(cpu, SEG_SS, sp, cpu->stack_size, size, write);
 }
@@ -168,8 +171,8 @@ ALWAYS_INLINE uint64_t stack_top(struct soft_cpu *cpu, unsigned size)
 }
 
 /* Where a near branch of operand size opsize leads; raises #GP(0) if nowhere. */
-ALWAYS_INLINE uint64_t branch_target(struct soft_cpu *cpu, uint64_t target,
-    unsigned opsize)
+ALWAYS_INLINE uint64_t branch_target(
+    struct soft_cpu *cpu, uint64_t target, unsigned opsize)
 {
 	if (likely(cpu->mode == MODE_64)) {
 		if (unlikely(!is_canonical(target)))

@@ -6,81 +6,101 @@
 #include "cpu/soft/interp.h"
 
 /* r = a OP b on size bytes; the upper bytes of a stay or clear as in a register. */
-#define BINARY(name, ins)                                                            \
-	ALWAYS_INLINE uint64_t alu_##name(uint64_t rflags, uint64_t a, uint64_t b,   \
-	    unsigned size, uint32_t *f)                                              \
-	{                                                                            \
-		(void)rflags;                                                        \
-		switch (size) {                                                      \
-		case 1:                                                              \
-			__asm__(ins "b %b[b], %b[a]" FLAGS_OUT                       \
-				: [a] "+r"(a), "=&a"(*f) : [b] "r"(b) : "cc");       \
-			break;                                                       \
-		case 2:                                                              \
-			__asm__(ins "w %w[b], %w[a]" FLAGS_OUT                       \
-				: [a] "+r"(a), "=&a"(*f) : [b] "r"(b) : "cc");       \
-			break;                                                       \
-		case 4:                                                              \
-			__asm__(ins "l %k[b], %k[a]" FLAGS_OUT                       \
-				: [a] "+r"(a), "=&a"(*f) : [b] "r"(b) : "cc");       \
-			break;                                                       \
-		default:                                                             \
-			__asm__(ins "q %[b], %[a]" FLAGS_OUT                         \
-				: [a] "+r"(a), "=&a"(*f) : [b] "r"(b) : "cc");       \
-		}                                                                    \
-		return a;                                                            \
+#define BINARY(name, ins)                                                          \
+	ALWAYS_INLINE uint64_t alu_##name(                                         \
+	    uint64_t rflags, uint64_t a, uint64_t b, unsigned size, uint32_t *f)   \
+	{                                                                          \
+		(void)rflags;                                                      \
+		switch (size) {                                                    \
+		case 1:                                                            \
+			__asm__(ins "b %b[b], %b[a]" FLAGS_OUT                     \
+				: [a] "+r"(a), "=&a"(*f)                           \
+				: [b] "r"(b)                                       \
+				: "cc");                                           \
+			break;                                                     \
+		case 2:                                                            \
+			__asm__(ins "w %w[b], %w[a]" FLAGS_OUT                     \
+				: [a] "+r"(a), "=&a"(*f)                           \
+				: [b] "r"(b)                                       \
+				: "cc");                                           \
+			break;                                                     \
+		case 4:                                                            \
+			__asm__(ins "l %k[b], %k[a]" FLAGS_OUT                     \
+				: [a] "+r"(a), "=&a"(*f)                           \
+				: [b] "r"(b)                                       \
+				: "cc");                                           \
+			break;                                                     \
+		default:                                                           \
+			__asm__(ins "q %[b], %[a]" FLAGS_OUT                       \
+				: [a] "+r"(a), "=&a"(*f)                           \
+				: [b] "r"(b)                                       \
+				: "cc");                                           \
+		}                                                                  \
+		return a;                                                          \
 	}
 
 /* The same with CF as an input. */
-#define BINARY_CARRY(name, ins)                                                      \
-	ALWAYS_INLINE uint64_t alu_##name(uint64_t rflags, uint64_t a, uint64_t b,   \
-	    unsigned size, uint32_t *f)                                              \
-	{                                                                            \
-		switch (size) {                                                      \
-		case 1:                                                              \
-			__asm__("btl $0, %k[c]\n\t" ins "b %b[b], %b[a]" FLAGS_OUT   \
-				: [a] "+r"(a), "=&a"(*f)                             \
-				: [b] "r"(b), [c] "r"(rflags) : "cc");               \
-			break;                                                       \
-		case 2:                                                              \
-			__asm__("btl $0, %k[c]\n\t" ins "w %w[b], %w[a]" FLAGS_OUT   \
-				: [a] "+r"(a), "=&a"(*f)                             \
-				: [b] "r"(b), [c] "r"(rflags) : "cc");               \
-			break;                                                       \
-		case 4:                                                              \
-			__asm__("btl $0, %k[c]\n\t" ins "l %k[b], %k[a]" FLAGS_OUT   \
-				: [a] "+r"(a), "=&a"(*f)                             \
-				: [b] "r"(b), [c] "r"(rflags) : "cc");               \
-			break;                                                       \
-		default:                                                             \
-			__asm__("btl $0, %k[c]\n\t" ins "q %[b], %[a]" FLAGS_OUT     \
-				: [a] "+r"(a), "=&a"(*f)                             \
-				: [b] "r"(b), [c] "r"(rflags) : "cc");               \
-		}                                                                    \
-		return a;                                                            \
+#define BINARY_CARRY(name, ins)                                                    \
+	ALWAYS_INLINE uint64_t alu_##name(                                         \
+	    uint64_t rflags, uint64_t a, uint64_t b, unsigned size, uint32_t *f)   \
+	{                                                                          \
+		switch (size) {                                                    \
+		case 1:                                                            \
+			__asm__("btl $0, %k[c]\n\t" ins "b %b[b], %b[a]" FLAGS_OUT \
+				: [a] "+r"(a), "=&a"(*f)                           \
+				: [b] "r"(b), [c] "r"(rflags)                      \
+				: "cc");                                           \
+			break;                                                     \
+		case 2:                                                            \
+			__asm__("btl $0, %k[c]\n\t" ins "w %w[b], %w[a]" FLAGS_OUT \
+				: [a] "+r"(a), "=&a"(*f)                           \
+				: [b] "r"(b), [c] "r"(rflags)                      \
+				: "cc");                                           \
+			break;                                                     \
+		case 4:                                                            \
+			__asm__("btl $0, %k[c]\n\t" ins "l %k[b], %k[a]" FLAGS_OUT \
+				: [a] "+r"(a), "=&a"(*f)                           \
+				: [b] "r"(b), [c] "r"(rflags)                      \
+				: "cc");                                           \
+			break;                                                     \
+		default:                                                           \
+			__asm__("btl $0, %k[c]\n\t" ins "q %[b], %[a]" FLAGS_OUT   \
+				: [a] "+r"(a), "=&a"(*f)                           \
+				: [b] "r"(b), [c] "r"(rflags)                      \
+				: "cc");                                           \
+		}                                                                  \
+		return a;                                                          \
 	}
 
-#define UNARY(name, ins)                                                             \
-	ALWAYS_INLINE uint64_t alu_##name(uint64_t a, unsigned size, uint32_t *f)    \
-	{                                                                            \
-		switch (size) {                                                      \
-		case 1:                                                              \
-			__asm__(ins "b %b[a]" FLAGS_OUT                              \
-				: [a] "+r"(a), "=&a"(*f) : : "cc");                  \
-			break;                                                       \
-		case 2:                                                              \
-			__asm__(ins "w %w[a]" FLAGS_OUT                              \
-				: [a] "+r"(a), "=&a"(*f) : : "cc");                  \
-			break;                                                       \
-		case 4:                                                              \
-			__asm__(ins "l %k[a]" FLAGS_OUT                              \
-				: [a] "+r"(a), "=&a"(*f) : : "cc");                  \
-			break;                                                       \
-		default:                                                             \
-			__asm__(ins "q %[a]" FLAGS_OUT                               \
-				: [a] "+r"(a), "=&a"(*f) : : "cc");                  \
-		}                                                                    \
-		return a;                                                            \
+#define UNARY(name, ins)                                                           \
+	ALWAYS_INLINE uint64_t alu_##name(uint64_t a, unsigned size, uint32_t *f)  \
+	{                                                                          \
+		switch (size) {                                                    \
+		case 1:                                                            \
+			__asm__(ins "b %b[a]" FLAGS_OUT                            \
+				: [a] "+r"(a), "=&a"(*f)                           \
+				:                                                  \
+				: "cc");                                           \
+			break;                                                     \
+		case 2:                                                            \
+			__asm__(ins "w %w[a]" FLAGS_OUT                            \
+				: [a] "+r"(a), "=&a"(*f)                           \
+				:                                                  \
+				: "cc");                                           \
+			break;                                                     \
+		case 4:                                                            \
+			__asm__(ins "l %k[a]" FLAGS_OUT                            \
+				: [a] "+r"(a), "=&a"(*f)                           \
+				:                                                  \
+				: "cc");                                           \
+			break;                                                     \
+		default:                                                           \
+			__asm__(ins "q %[a]" FLAGS_OUT                             \
+				: [a] "+r"(a), "=&a"(*f)                           \
+				:                                                  \
+				: "cc");                                           \
+		}                                                                  \
+		return a;                                                          \
 	}
 
 BINARY(add, "add")
@@ -100,115 +120,117 @@ UNARY(neg, "neg")
  * Forms: r register (not AH..BH), i immediate, m memory; x any with AH..BH; l
  * locked memory. writes: the result is kept (not CMP, TEST).
  */
-#define FORM_RR(name, size, writes)                                                  \
-	static void name##_rr_##size(struct soft_cpu *cpu, const struct insn *in)    \
-	{                                                                            \
-		uint64_t *d = &cpu->gpr[in->op[0].reg];                              \
-		uint32_t f;                                                          \
-		uint64_t r = alu_##name(cpu->rflags, *d, cpu->gpr[in->op[1].reg],    \
-		    size, &f);                                                       \
-                                                                                     \
-		if (writes)                                                          \
-			*d = r;                                                      \
-		set_flags(cpu, f);                                                   \
+#define FORM_RR(name, size, writes)                                                \
+	static void name##_rr_##size(struct soft_cpu *cpu, const struct insn *in)  \
+	{                                                                          \
+		uint64_t *d = &cpu->gpr[in->op[0].reg];                            \
+		uint32_t f;                                                        \
+		uint64_t r = alu_##name(                                           \
+		    cpu->rflags, *d, cpu->gpr[in->op[1].reg], size, &f);           \
+                                                                                   \
+		if (writes)                                                        \
+			*d = r;                                                    \
+		set_flags(cpu, f);                                                 \
 	}
-#define FORM_RI(name, size, writes)                                                  \
-	static void name##_ri_##size(struct soft_cpu *cpu, const struct insn *in)    \
-	{                                                                            \
-		uint64_t *d = &cpu->gpr[in->op[0].reg];                              \
-		uint32_t f;                                                          \
-		uint64_t r = alu_##name(cpu->rflags, *d, in->imm, size, &f);         \
-                                                                                     \
-		if (writes)                                                          \
-			*d = r;                                                      \
-		set_flags(cpu, f);                                                   \
+#define FORM_RI(name, size, writes)                                                \
+	static void name##_ri_##size(struct soft_cpu *cpu, const struct insn *in)  \
+	{                                                                          \
+		uint64_t *d = &cpu->gpr[in->op[0].reg];                            \
+		uint32_t f;                                                        \
+		uint64_t r = alu_##name(cpu->rflags, *d, in->imm, size, &f);       \
+                                                                                   \
+		if (writes)                                                        \
+			*d = r;                                                    \
+		set_flags(cpu, f);                                                 \
 	}
-#define FORM_RM(name, size, writes)                                                  \
-	static void name##_rm_##size(struct soft_cpu *cpu, const struct insn *in)    \
-	{                                                                            \
-		uint64_t b = load_ea(cpu, in, size), *d = &cpu->gpr[in->op[0].reg];  \
-		uint32_t f;                                                          \
-		uint64_t r = alu_##name(cpu->rflags, *d, b, size, &f);               \
-                                                                                     \
-		if (writes)                                                          \
-			*d = r;                                                      \
-		set_flags(cpu, f);                                                   \
+#define FORM_RM(name, size, writes)                                                \
+	static void name##_rm_##size(struct soft_cpu *cpu, const struct insn *in)  \
+	{                                                                          \
+		uint64_t b = load_ea(cpu, in, size),                               \
+			 *d = &cpu->gpr[in->op[0].reg];                            \
+		uint32_t f;                                                        \
+		uint64_t r = alu_##name(cpu->rflags, *d, b, size, &f);             \
+                                                                                   \
+		if (writes)                                                        \
+			*d = r;                                                    \
+		set_flags(cpu, f);                                                 \
 	}
-#define FORM_M(name, form, source, size, writes)                                     \
-	static void name##_##form##_##size(struct soft_cpu *cpu,                     \
-	    const struct insn *in)                                                   \
-	{                                                                            \
-		uint64_t b = source, r, lin = ea(cpu, in, size, writes);             \
-		uint32_t f;                                                          \
-                                                                                     \
-		if (!(writes)) {                                                     \
-			alu_##name(cpu->rflags, mmu_ld(cpu, lin, size), b, size, &f); \
-		} else {                                                             \
-			void *p = mmu_rw_fast(cpu, lin, size);                       \
-                                                                                     \
-			if (likely(p)) {                                             \
-				r = alu_##name(cpu->rflags, host_load(p, size), b,   \
-				    size, &f);                                       \
-				host_store(p, size, r);                              \
-			} else {                                                     \
-				mmu_probe_write(cpu, lin, size);                     \
-				r = alu_##name(cpu->rflags, mmu_load(cpu, lin, size), \
-				    b, size, &f);                                    \
-				mmu_store(cpu, lin, size, r);                        \
-			}                                                            \
-		}                                                                    \
-		set_flags(cpu, f);                                                   \
+#define FORM_M(name, form, source, size, writes)                                   \
+	static void name##_##form##_##size(                                        \
+	    struct soft_cpu *cpu, const struct insn *in)                           \
+	{                                                                          \
+		uint64_t b = source, r, lin = ea(cpu, in, size, writes);           \
+		uint32_t f;                                                        \
+                                                                                   \
+		if (!(writes)) {                                                   \
+			alu_##name(                                                \
+			    cpu->rflags, mmu_ld(cpu, lin, size), b, size, &f);     \
+		} else {                                                           \
+			void *p = mmu_rw_fast(cpu, lin, size);                     \
+                                                                                   \
+			if (likely(p)) {                                           \
+				r = alu_##name(                                    \
+				    cpu->rflags, host_load(p, size), b, size, &f); \
+				host_store(p, size, r);                            \
+			} else {                                                   \
+				mmu_probe_write(cpu, lin, size);                   \
+				r = alu_##name(cpu->rflags,                        \
+				    mmu_load(cpu, lin, size), b, size, &f);        \
+				mmu_store(cpu, lin, size, r);                      \
+			}                                                          \
+		}                                                                  \
+		set_flags(cpu, f);                                                 \
 	}
-#define FORM_L(name, size, writes)                                                   \
-	static void name##_l_##size(struct soft_cpu *cpu, const struct insn *in)     \
-	{                                                                            \
-		uint64_t b = opnd_get(cpu, in, 1, size), r;                          \
-		struct rmw m;                                                        \
-		uint32_t f;                                                          \
-                                                                                     \
-		rmw_begin(cpu, in, size, true, &m);                                  \
-		do                                                                   \
-			r = alu_##name(cpu->rflags, m.old, b, size, &f);             \
-		while (!rmw_end(cpu, size, true, &m, r));                            \
-		set_flags(cpu, f);                                                   \
+#define FORM_L(name, size, writes)                                                 \
+	static void name##_l_##size(struct soft_cpu *cpu, const struct insn *in)   \
+	{                                                                          \
+		uint64_t b = opnd_get(cpu, in, 1, size), r;                        \
+		struct rmw m;                                                      \
+		uint32_t f;                                                        \
+                                                                                   \
+		rmw_begin(cpu, in, size, true, &m);                                \
+		do                                                                 \
+			r = alu_##name(cpu->rflags, m.old, b, size, &f);           \
+		while (!rmw_end(cpu, size, true, &m, r));                          \
+		set_flags(cpu, f);                                                 \
 	}
-#define FORM_X(name, writes)                                                         \
-	static void name##_x(struct soft_cpu *cpu, const struct insn *in)            \
-	{                                                                            \
-		uint64_t b = opnd_get(cpu, in, 1, 1), a, r;                          \
-		uint32_t f;                                                          \
-                                                                                     \
-		if (writes && in->op[0].kind == OPND_MEM) {                          \
-			struct rmw m;                                                \
-                                                                                     \
-			rmw_begin(cpu, in, 1, false, &m);                            \
-			r = alu_##name(cpu->rflags, m.old, b, 1, &f);                \
-			rmw_end(cpu, 1, false, &m, r);                               \
-		} else {                                                             \
-			a = opnd_get(cpu, in, 0, 1);                                 \
-			r = alu_##name(cpu->rflags, a, b, 1, &f);                    \
-			if (writes)                                                  \
-				opnd_set(cpu, in, 0, 1, r);                          \
-		}                                                                    \
-		set_flags(cpu, f);                                                   \
+#define FORM_X(name, writes)                                                       \
+	static void name##_x(struct soft_cpu *cpu, const struct insn *in)          \
+	{                                                                          \
+		uint64_t b = opnd_get(cpu, in, 1, 1), a, r;                        \
+		uint32_t f;                                                        \
+                                                                                   \
+		if (writes && in->op[0].kind == OPND_MEM) {                        \
+			struct rmw m;                                              \
+                                                                                   \
+			rmw_begin(cpu, in, 1, false, &m);                          \
+			r = alu_##name(cpu->rflags, m.old, b, 1, &f);              \
+			rmw_end(cpu, 1, false, &m, r);                             \
+		} else {                                                           \
+			a = opnd_get(cpu, in, 0, 1);                               \
+			r = alu_##name(cpu->rflags, a, b, 1, &f);                  \
+			if (writes)                                                \
+				opnd_set(cpu, in, 0, 1, r);                        \
+		}                                                                  \
+		set_flags(cpu, f);                                                 \
 	}
 
-#define FORMS(name, size, writes)                                                    \
-	FORM_RR(name, size, writes)                                                  \
-	FORM_RI(name, size, writes)                                                  \
-	FORM_RM(name, size, writes)                                                  \
-	FORM_M(name, mr, cpu->gpr[in->op[1].reg], size, writes)                      \
+#define FORMS(name, size, writes)                                                  \
+	FORM_RR(name, size, writes)                                                \
+	FORM_RI(name, size, writes)                                                \
+	FORM_RM(name, size, writes)                                                \
+	FORM_M(name, mr, cpu->gpr[in->op[1].reg], size, writes)                    \
 	FORM_M(name, mi, in->imm, size, writes)
-#define LOCKED(name)                                                                 \
-	FORM_L(name, 1, true)                                                        \
-	FORM_L(name, 2, true)                                                        \
-	FORM_L(name, 4, true)                                                        \
+#define LOCKED(name)                                                               \
+	FORM_L(name, 1, true)                                                      \
+	FORM_L(name, 2, true)                                                      \
+	FORM_L(name, 4, true)                                                      \
 	FORM_L(name, 8, true)
-#define SIZES(name, writes)                                                          \
-	FORMS(name, 1, writes)                                                       \
-	FORMS(name, 2, writes)                                                       \
-	FORMS(name, 4, writes)                                                       \
-	FORMS(name, 8, writes)                                                       \
+#define SIZES(name, writes)                                                        \
+	FORMS(name, 1, writes)                                                     \
+	FORMS(name, 2, writes)                                                     \
+	FORMS(name, 4, writes)                                                     \
+	FORMS(name, 8, writes)                                                     \
 	FORM_X(name, writes)
 
 SIZES(add, true)
@@ -236,23 +258,29 @@ struct binary {
 	insn_fn *any;
 };
 
-#define BY_SIZE(f) { f##_1, f##_2, f##_4, f##_8 }
-#define READS(name)                                                                  \
-	{                                                                            \
-		.fn = { BY_SIZE(name##_rr), BY_SIZE(name##_ri), BY_SIZE(name##_rm),  \
-		    BY_SIZE(name##_mr), BY_SIZE(name##_mi) },                        \
-		.any = name##_x,                                                     \
+#define BY_SIZE(f)                                                                 \
+	{                                                                          \
+		f##_1, f##_2, f##_4, f##_8                                         \
 	}
-#define WRITES(name)                                                                 \
-	{                                                                            \
-		.fn = { BY_SIZE(name##_rr), BY_SIZE(name##_ri), BY_SIZE(name##_rm),  \
-		    BY_SIZE(name##_mr), BY_SIZE(name##_mi) },                        \
-		.locked = BY_SIZE(name##_l), .any = name##_x,                        \
+#define READS(name)                                                                \
+	{                                                                          \
+		.fn = { BY_SIZE(name##_rr), BY_SIZE(name##_ri),                    \
+			BY_SIZE(name##_rm), BY_SIZE(name##_mr),                    \
+			BY_SIZE(name##_mi) },                                      \
+		.any = name##_x,                                                   \
+	}
+#define WRITES(name)                                                               \
+	{                                                                          \
+		.fn = { BY_SIZE(name##_rr), BY_SIZE(name##_ri),                    \
+			BY_SIZE(name##_rm), BY_SIZE(name##_mr),                    \
+			BY_SIZE(name##_mi) },                                      \
+		.locked = BY_SIZE(name##_l), .any = name##_x,                      \
 	}
 
 static insn_fn *binary_handler(const struct insn *in, const struct binary *b)
 {
-	unsigned s = size_index(in->op[0].size), k0 = in->op[0].kind, k1 = in->op[1].kind;
+	unsigned s = size_index(in->op[0].size), k0 = in->op[0].kind,
+		 k1 = in->op[1].kind;
 
 	if (in->flags & INSN_LOCK)
 		return b->locked[s];
@@ -264,36 +292,36 @@ static insn_fn *binary_handler(const struct insn *in, const struct binary *b)
 }
 
 /* One operand: rarely memory, so one handler a size takes every kind. */
-#define UNARY_FORM(name, size, set)                                                  \
-	static void name##_r_##size(struct soft_cpu *cpu, const struct insn *in)     \
-	{                                                                            \
-		uint64_t *d = &cpu->gpr[in->op[0].reg];                              \
-		uint32_t f;                                                          \
-                                                                                     \
-		*d = alu_##name(*d, size, &f);                                       \
-		set(cpu, f);                                                         \
-	}                                                                            \
-	static void name##_any_##size(struct soft_cpu *cpu, const struct insn *in)   \
-	{                                                                            \
-		bool locked = in->flags & INSN_LOCK;                                 \
-		struct rmw m;                                                        \
-		uint64_t r;                                                          \
-		uint32_t f;                                                          \
-                                                                                     \
-		rmw_begin(cpu, in, size, locked, &m);                                \
-		if (in->op[0].kind == OPND_MEM) {                                    \
-			do                                                           \
-				r = alu_##name(m.old, size, &f);                     \
-			while (!rmw_end(cpu, size, locked, &m, r));                  \
-		} else {                                                             \
-			opnd_set(cpu, in, 0, size, alu_##name(m.old, size, &f));     \
-		}                                                                    \
-		set(cpu, f);                                                         \
+#define UNARY_FORM(name, size, set)                                                \
+	static void name##_r_##size(struct soft_cpu *cpu, const struct insn *in)   \
+	{                                                                          \
+		uint64_t *d = &cpu->gpr[in->op[0].reg];                            \
+		uint32_t f;                                                        \
+                                                                                   \
+		*d = alu_##name(*d, size, &f);                                     \
+		set(cpu, f);                                                       \
+	}                                                                          \
+	static void name##_any_##size(struct soft_cpu *cpu, const struct insn *in) \
+	{                                                                          \
+		bool locked = in->flags & INSN_LOCK;                               \
+		struct rmw m;                                                      \
+		uint64_t r;                                                        \
+		uint32_t f;                                                        \
+                                                                                   \
+		rmw_begin(cpu, in, size, locked, &m);                              \
+		if (in->op[0].kind == OPND_MEM) {                                  \
+			do                                                         \
+				r = alu_##name(m.old, size, &f);                   \
+			while (!rmw_end(cpu, size, locked, &m, r));                \
+		} else {                                                           \
+			opnd_set(cpu, in, 0, size, alu_##name(m.old, size, &f));   \
+		}                                                                  \
+		set(cpu, f);                                                       \
 	}
-#define UNARY_SIZES(name, set)                                                       \
-	UNARY_FORM(name, 1, set)                                                     \
-	UNARY_FORM(name, 2, set)                                                     \
-	UNARY_FORM(name, 4, set)                                                     \
+#define UNARY_SIZES(name, set)                                                     \
+	UNARY_FORM(name, 1, set)                                                   \
+	UNARY_FORM(name, 2, set)                                                   \
+	UNARY_FORM(name, 4, set)                                                   \
 	UNARY_FORM(name, 8, set)
 
 UNARY_SIZES(inc, set_flags_keep_cf)
@@ -316,12 +344,16 @@ static void not_any(struct soft_cpu *cpu, const struct insn *in)
 
 insn_fn *interp_alu_handler(const struct insn *in)
 {
-	static const struct binary add = WRITES(add), or = WRITES(or), adc = WRITES(adc),
-	    sbb = WRITES(sbb), and = WRITES(and), sub = WRITES(sub), xor = WRITES(xor),
-	    cmp = READS(cmp), test = READS(test);
-	static insn_fn *const inc_r[] = BY_SIZE(inc_r), *const inc_any[] = BY_SIZE(inc_any),
-	    *const dec_r[] = BY_SIZE(dec_r), *const dec_any[] = BY_SIZE(dec_any),
-	    *const neg_r[] = BY_SIZE(neg_r), *const neg_any[] = BY_SIZE(neg_any);
+	static const struct binary add = WRITES(add), or = WRITES(or),
+				   adc = WRITES(adc),
+				   sbb = WRITES(sbb), and = WRITES(and),
+				   sub = WRITES(sub), xor = WRITES(xor),
+				   cmp = READS(cmp), test = READS(test);
+	static insn_fn *const
+	    inc_r[] = BY_SIZE(inc_r),
+	    *const inc_any[] = BY_SIZE(inc_any), *const dec_r[] = BY_SIZE(dec_r),
+	    *const dec_any[] = BY_SIZE(dec_any), *const neg_r[] = BY_SIZE(neg_r),
+	    *const neg_any[] = BY_SIZE(neg_any);
 	unsigned s = size_index(in->op[0].size);
 	bool reg = opnd_is(in, 0, OPND_GPR);
 
@@ -329,7 +361,7 @@ insn_fn *interp_alu_handler(const struct insn *in)
 	case ZYDIS_MNEMONIC_ADD:
 		return binary_handler(in, &add);
 	case ZYDIS_MNEMONIC_OR:
-		return binary_handler(in, &or);
+		return binary_handler(in, & or);
 	case ZYDIS_MNEMONIC_ADC:
 		return binary_handler(in, &adc);
 	case ZYDIS_MNEMONIC_SBB:

@@ -29,7 +29,9 @@ static uint64_t add_flags(uint64_t a, uint64_t b, unsigned size, uint32_t *f)
 
 	/* Carry, overflow and sign from the top of a register, the rest by hand. */
 	__asm__("addq %[b], %[r]" FLAGS_OUT
-		: [r] "+r"(r), "=&a"(*f) : [b] "r"(b << shift) : "cc");
+		: [r] "+r"(r), "=&a"(*f)
+		: [b] "r"(b << shift)
+		: "cc");
 	half = r >> shift;
 	*f &= ~(uint32_t)((RF_AF | RF_PF) << 8);
 	*f |= ((a ^ b ^ half) & RF_AF) << 8;
@@ -63,22 +65,35 @@ static void xadd(struct soft_cpu *cpu, const struct insn *in)
 }
 
 /* CMP acc, old: flags of acc - old. */
-static void compare_flags(struct soft_cpu *cpu, uint64_t a, uint64_t b, unsigned size)
+static void compare_flags(
+    struct soft_cpu *cpu, uint64_t a, uint64_t b, unsigned size)
 {
 	uint32_t f;
 
 	switch (size) {
 	case 1:
-		__asm__("cmpb %b[b], %b[a]" FLAGS_OUT : "=&a"(f) : [a] "r"(a), [b] "r"(b) : "cc");
+		__asm__("cmpb %b[b], %b[a]" FLAGS_OUT
+			: "=&a"(f)
+			: [a] "r"(a), [b] "r"(b)
+			: "cc");
 		break;
 	case 2:
-		__asm__("cmpw %w[b], %w[a]" FLAGS_OUT : "=&a"(f) : [a] "r"(a), [b] "r"(b) : "cc");
+		__asm__("cmpw %w[b], %w[a]" FLAGS_OUT
+			: "=&a"(f)
+			: [a] "r"(a), [b] "r"(b)
+			: "cc");
 		break;
 	case 4:
-		__asm__("cmpl %k[b], %k[a]" FLAGS_OUT : "=&a"(f) : [a] "r"(a), [b] "r"(b) : "cc");
+		__asm__("cmpl %k[b], %k[a]" FLAGS_OUT
+			: "=&a"(f)
+			: [a] "r"(a), [b] "r"(b)
+			: "cc");
 		break;
 	default:
-		__asm__("cmpq %[b], %[a]" FLAGS_OUT : "=&a"(f) : [a] "r"(a), [b] "r"(b) : "cc");
+		__asm__("cmpq %[b], %[a]" FLAGS_OUT
+			: "=&a"(f)
+			: [a] "r"(a), [b] "r"(b)
+			: "cc");
 	}
 	set_flags(cpu, f);
 }
@@ -87,13 +102,16 @@ static void cmpxchg(struct soft_cpu *cpu, const struct insn *in)
 {
 	unsigned size = in->op[0].size;
 	bool locked = in->flags & INSN_LOCK;
-	uint64_t acc = gpr_get(cpu, GPR_RAX, size), v = opnd_get(cpu, in, 1, size), old;
+	uint64_t acc = gpr_get(cpu, GPR_RAX, size), v = opnd_get(cpu, in, 1, size),
+		 old;
 
 	if (in->op[0].kind == OPND_MEM) {
 		struct rmw m;
 
 		rmw_begin(cpu, in, size, locked, &m);
-		/* Memory is written in any case: with what was there, if unequal. */
+		/*
+		 * Memory is written in any case: with what was there, if unequal.
+		 */
 		do
 			old = m.old;
 		while (!rmw_end(cpu, size, locked, &m, old == acc ? v : old));
@@ -134,15 +152,15 @@ static bool host_cmpxchg16b(void *p, struct pair *old, struct pair v)
 	bool same;
 
 	__asm__ volatile("lock cmpxchg16b %[m]"
-			 : [m] "+m"(*(unsigned __int128 *)p), "+a"(old->lo), "+d"(old->hi),
-			 "=@ccz"(same)
+			 : [m] "+m"(*(unsigned __int128 *)p), "+a"(old->lo),
+			 "+d"(old->hi), "=@ccz"(same)
 			 : "b"(v.lo), "c"(v.hi)
 			 : "memory");
 	return same;
 }
 
-static bool slow_cmpxchg16b(struct soft_cpu *cpu, uint64_t lin, struct pair *old,
-    struct pair v)
+static bool slow_cmpxchg16b(
+    struct soft_cpu *cpu, uint64_t lin, struct pair *old, struct pair v)
 {
 	struct pair was;
 	bool same;

@@ -1,30 +1,36 @@
 /* BT BTS BTR BTC, BSF BSR TZCNT LZCNT POPCNT, CRC32. */
 #include "cpu/soft/interp.h"
 
-/* The host's instruction on whole registers: an untouched destination stays untouched. */
-#define SCAN_ASM(ins, s_, d_)                                                        \
-	__asm__(FLAGS_IN ins " " s_ ", " d_ FLAGS_OUT                                \
-		: [d] "+&r"(d), "+&a"(f) : [s] "r"(s) : "cc")
+/*
+ * The host's instruction on whole registers: an untouched destination stays
+ * untouched.
+ */
+#define SCAN_ASM(ins, s_, d_)                                                      \
+	__asm__(FLAGS_IN ins " " s_ ", " d_ FLAGS_OUT                              \
+		: [d] "+&r"(d), "+&a"(f)                                           \
+		: [s] "r"(s)                                                       \
+		: "cc")
 
-#define SCAN(name, ins)                                                              \
-	static void name(struct soft_cpu *cpu, const struct insn *in)                \
-	{                                                                            \
-		unsigned size = in->op[0].size;                                      \
-		uint64_t s = opnd_get(cpu, in, 1, size), d = cpu->gpr[in->op[0].reg]; \
-		uint32_t f = flags_pack(cpu->rflags);                                \
-                                                                                     \
-		switch (size) {                                                      \
-		case 2:                                                              \
-			SCAN_ASM(ins "w", "%w[s]", "%w[d]");                         \
-			break;                                                       \
-		case 4:                                                              \
-			SCAN_ASM(ins "l", "%k[s]", "%k[d]");                         \
-			break;                                                       \
-		default:                                                             \
-			SCAN_ASM(ins "q", "%[s]", "%[d]");                           \
-		}                                                                    \
-		cpu->gpr[in->op[0].reg] = d;                                         \
-		set_flags(cpu, f);                                                   \
+#define SCAN(name, ins)                                                            \
+	static void name(struct soft_cpu *cpu, const struct insn *in)              \
+	{                                                                          \
+		unsigned size = in->op[0].size;                                    \
+		uint64_t s = opnd_get(cpu, in, 1, size),                           \
+			 d = cpu->gpr[in->op[0].reg];                              \
+		uint32_t f = flags_pack(cpu->rflags);                              \
+                                                                                   \
+		switch (size) {                                                    \
+		case 2:                                                            \
+			SCAN_ASM(ins "w", "%w[s]", "%w[d]");                       \
+			break;                                                     \
+		case 4:                                                            \
+			SCAN_ASM(ins "l", "%k[s]", "%k[d]");                       \
+			break;                                                     \
+		default:                                                           \
+			SCAN_ASM(ins "q", "%[s]", "%[d]");                         \
+		}                                                                  \
+		cpu->gpr[in->op[0].reg] = d;                                       \
+		set_flags(cpu, f);                                                 \
 	}
 
 SCAN(bsf, "bsf")
@@ -67,8 +73,8 @@ static uint64_t change_bit(const struct insn *in, uint64_t v, unsigned bit)
 }
 
 /* A register as bit index reaches beyond the operand: the address moves with it. */
-static uint64_t bit_linear(struct soft_cpu *cpu, const struct insn *in, unsigned size,
-    bool write)
+static uint64_t bit_linear(
+    struct soft_cpu *cpu, const struct insn *in, unsigned size, bool write)
 {
 	uint64_t off = insn_offset(cpu, in);
 
@@ -83,22 +89,26 @@ static uint64_t bit_linear(struct soft_cpu *cpu, const struct insn *in, unsigned
 
 static void bit_test(struct soft_cpu *cpu, const struct insn *in)
 {
-	bool only_test = in->mnemonic == ZYDIS_MNEMONIC_BT, locked = in->flags & INSN_LOCK;
+	bool only_test = in->mnemonic == ZYDIS_MNEMONIC_BT,
+	     locked = in->flags & INSN_LOCK;
 	unsigned size = in->op[0].size, bit;
 	struct rmw m;
 
-	bit = (in->op[1].kind == OPND_GPR ? cpu->gpr[in->op[1].reg] : (uint64_t)in->imm) &
-	    (size * 8 - 1);
+	bit = (in->op[1].kind == OPND_GPR ? cpu->gpr[in->op[1].reg]
+					  : (uint64_t)in->imm) &
+	      (size * 8 - 1);
 	if (in->op[0].kind == OPND_GPR) {
 		m.old = cpu->gpr[in->op[0].reg];
 		if (!only_test)
-			gpr_set(cpu, in->op[0].reg, size, change_bit(in, m.old, bit));
+			gpr_set(
+			    cpu, in->op[0].reg, size, change_bit(in, m.old, bit));
 	} else if (only_test) {
 		m.old = mmu_ld(cpu, bit_linear(cpu, in, size, false), size);
 	} else {
 		uint64_t old;
 
-		rmw_begin_at(cpu, bit_linear(cpu, in, size, true), size, locked, &m);
+		rmw_begin_at(
+		    cpu, bit_linear(cpu, in, size, true), size, locked, &m);
 		do
 			old = m.old;
 		while (!rmw_end(cpu, size, locked, &m, change_bit(in, old, bit)));

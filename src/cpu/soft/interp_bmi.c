@@ -11,26 +11,28 @@ static void need_vex(struct soft_cpu *cpu)
 }
 
 /* d = OP(a, b), flags included, by the host's instruction. AT&T order: b, a, d. */
-#define THREE(name, ins)                                                             \
-	static void name(struct soft_cpu *cpu, const struct insn *in)                \
-	{                                                                            \
-		unsigned size = in->op[0].size;                                      \
-		uint64_t d = 0, a, b;                                                \
-		uint32_t f = flags_pack(cpu->rflags);                                \
-                                                                                     \
-		need_vex(cpu);                                                       \
-		a = opnd_get(cpu, in, 1, size);                                      \
-		b = opnd_get(cpu, in, 2, size);                                      \
-		if (size == 8)                                                       \
-			__asm__(FLAGS_IN ins "q %[b], %[a], %[d]" FLAGS_OUT          \
-				: [d] "=&r"(d), "+&a"(f)                             \
-				: [a] "r"(a), [b] "r"(b) : "cc");                    \
-		else                                                                 \
-			__asm__(FLAGS_IN ins "l %k[b], %k[a], %k[d]" FLAGS_OUT       \
-				: [d] "=&r"(d), "+&a"(f)                             \
-				: [a] "r"(a), [b] "r"(b) : "cc");                    \
-		gpr_set(cpu, in->op[0].reg, size, d);                                \
-		set_flags(cpu, f);                                                   \
+#define THREE(name, ins)                                                           \
+	static void name(struct soft_cpu *cpu, const struct insn *in)              \
+	{                                                                          \
+		unsigned size = in->op[0].size;                                    \
+		uint64_t d = 0, a, b;                                              \
+		uint32_t f = flags_pack(cpu->rflags);                              \
+                                                                                   \
+		need_vex(cpu);                                                     \
+		a = opnd_get(cpu, in, 1, size);                                    \
+		b = opnd_get(cpu, in, 2, size);                                    \
+		if (size == 8)                                                     \
+			__asm__(FLAGS_IN ins "q %[b], %[a], %[d]" FLAGS_OUT        \
+				: [d] "=&r"(d), "+&a"(f)                           \
+				: [a] "r"(a), [b] "r"(b)                           \
+				: "cc");                                           \
+		else                                                               \
+			__asm__(FLAGS_IN ins "l %k[b], %k[a], %k[d]" FLAGS_OUT     \
+				: [d] "=&r"(d), "+&a"(f)                           \
+				: [a] "r"(a), [b] "r"(b)                           \
+				: "cc");                                           \
+		gpr_set(cpu, in->op[0].reg, size, d);                              \
+		set_flags(cpu, f);                                                 \
 	}
 
 THREE(andn, "andn")
@@ -42,23 +44,27 @@ THREE(sarx, "sarx")
 THREE(shlx, "shlx")
 THREE(shrx, "shrx")
 
-#define TWO(name, ins)                                                               \
-	static void name(struct soft_cpu *cpu, const struct insn *in)                \
-	{                                                                            \
-		unsigned size = in->op[0].size;                                      \
-		uint64_t d = 0, s;                                                   \
-		uint32_t f = flags_pack(cpu->rflags);                                \
-                                                                                     \
-		need_vex(cpu);                                                       \
-		s = opnd_get(cpu, in, 1, size);                                      \
-		if (size == 8)                                                       \
-			__asm__(FLAGS_IN ins "q %[s], %[d]" FLAGS_OUT                \
-				: [d] "=&r"(d), "+&a"(f) : [s] "r"(s) : "cc");       \
-		else                                                                 \
-			__asm__(FLAGS_IN ins "l %k[s], %k[d]" FLAGS_OUT              \
-				: [d] "=&r"(d), "+&a"(f) : [s] "r"(s) : "cc");       \
-		gpr_set(cpu, in->op[0].reg, size, d);                                \
-		set_flags(cpu, f);                                                   \
+#define TWO(name, ins)                                                             \
+	static void name(struct soft_cpu *cpu, const struct insn *in)              \
+	{                                                                          \
+		unsigned size = in->op[0].size;                                    \
+		uint64_t d = 0, s;                                                 \
+		uint32_t f = flags_pack(cpu->rflags);                              \
+                                                                                   \
+		need_vex(cpu);                                                     \
+		s = opnd_get(cpu, in, 1, size);                                    \
+		if (size == 8)                                                     \
+			__asm__(FLAGS_IN ins "q %[s], %[d]" FLAGS_OUT              \
+				: [d] "=&r"(d), "+&a"(f)                           \
+				: [s] "r"(s)                                       \
+				: "cc");                                           \
+		else                                                               \
+			__asm__(FLAGS_IN ins "l %k[s], %k[d]" FLAGS_OUT            \
+				: [d] "=&r"(d), "+&a"(f)                           \
+				: [s] "r"(s)                                       \
+				: "cc");                                           \
+		gpr_set(cpu, in->op[0].reg, size, d);                              \
+		set_flags(cpu, f);                                                 \
 	}
 
 TWO(blsi, "blsi")
@@ -83,7 +89,8 @@ static void mulx(struct soft_cpu *cpu, const struct insn *in)
 	unsigned __int128 p;
 
 	need_vex(cpu);
-	p = (unsigned __int128)gpr_get(cpu, GPR_RDX, size) * opnd_get(cpu, in, 2, size);
+	p = (unsigned __int128)gpr_get(cpu, GPR_RDX, size) *
+	    opnd_get(cpu, in, 2, size);
 	/* With one register for both halves the high half stays. */
 	gpr_set(cpu, in->op[1].reg, size, p);
 	gpr_set(cpu, in->op[0].reg, size, p >> (size * 8));
@@ -104,7 +111,8 @@ static void add_carry(struct soft_cpu *cpu, const struct insn *in)
 
 insn_fn *interp_bmi_handler(const struct insn *in)
 {
-	bool bmi1 = __builtin_cpu_supports("bmi"), bmi2 = __builtin_cpu_supports("bmi2");
+	bool bmi1 = __builtin_cpu_supports("bmi"),
+	     bmi2 = __builtin_cpu_supports("bmi2");
 
 	switch (in->mnemonic) {
 	case ZYDIS_MNEMONIC_ANDN:

@@ -9,30 +9,33 @@ ALWAYS_INLINE void jump_relative(struct soft_cpu *cpu, const struct insn *in)
 	cpu->next_rip = branch_target(cpu, cpu->next_rip + in->imm, in->opsize);
 }
 
-#define JCC(cc)                                                                      \
-	static void j_##cc(struct soft_cpu *cpu, const struct insn *in)              \
-	{                                                                            \
-		if (cond(cpu->rflags, cc))                                           \
-			jump_relative(cpu, in);                                      \
+#define JCC(cc)                                                                    \
+	static void j_##cc(struct soft_cpu *cpu, const struct insn *in)            \
+	{                                                                          \
+		if (cond(cpu->rflags, cc))                                         \
+			jump_relative(cpu, in);                                    \
 	}
 
-JCC(0) JCC(1) JCC(2) JCC(3) JCC(4) JCC(5) JCC(6) JCC(7)
-JCC(8) JCC(9) JCC(10) JCC(11) JCC(12) JCC(13) JCC(14) JCC(15)
+JCC(0)
+JCC(1) JCC(2) JCC(3) JCC(4) JCC(5) JCC(6) JCC(7) JCC(8) JCC(9) JCC(10) JCC(11)
+    JCC(12) JCC(13) JCC(14) JCC(15)
 
-static void jmp_rel(struct soft_cpu *cpu, const struct insn *in)
+	static void jmp_rel(struct soft_cpu *cpu, const struct insn *in)
 {
 	jump_relative(cpu, in);
 }
 
 static void jmp_indirect(struct soft_cpu *cpu, const struct insn *in)
 {
-	cpu->next_rip = branch_target(cpu, opnd_get(cpu, in, 0, in->opsize), in->opsize);
+	cpu->next_rip =
+	    branch_target(cpu, opnd_get(cpu, in, 0, in->opsize), in->opsize);
 }
 
 static void call(struct soft_cpu *cpu, const struct insn *in, uint64_t target)
 {
 	uint64_t sp = sp_get(cpu) - in->opsize;
-	uint64_t lin = stack_linear(cpu, sp & size_mask(cpu->stack_size), in->opsize, true);
+	uint64_t lin =
+	    stack_linear(cpu, sp & size_mask(cpu->stack_size), in->opsize, true);
 
 	/* A bad stack is found before a bad target, and neither leaves a trace. */
 	if (unlikely(!mmu_rw_fast(cpu, lin, in->opsize)))
@@ -55,7 +58,8 @@ static void call_indirect(struct soft_cpu *cpu, const struct insn *in)
 
 static void ret(struct soft_cpu *cpu, const struct insn *in)
 {
-	uint64_t target = branch_target(cpu, stack_top(cpu, in->opsize), in->opsize);
+	uint64_t target =
+	    branch_target(cpu, stack_top(cpu, in->opsize), in->opsize);
 
 	sp_set(cpu, sp_get(cpu) + in->opsize + (in->nopnd ? (uint16_t)in->imm : 0));
 	cpu->next_rip = target;
@@ -83,8 +87,8 @@ static void jrcxz(struct soft_cpu *cpu, const struct insn *in)
 
 insn_fn *interp_branch_handler(const struct insn *in)
 {
-	static insn_fn *const jcc[] = { j_0, j_1, j_2, j_3, j_4, j_5, j_6, j_7, j_8, j_9,
-		j_10, j_11, j_12, j_13, j_14, j_15 };
+	static insn_fn *const jcc[] = { j_0, j_1, j_2, j_3, j_4, j_5, j_6, j_7, j_8,
+		j_9, j_10, j_11, j_12, j_13, j_14, j_15 };
 	bool relative = opnd_is(in, 0, OPND_REL);
 
 	/* Far forms change CS and belong to the privileged half. */

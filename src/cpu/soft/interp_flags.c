@@ -54,8 +54,8 @@ static enum if_target if_target(struct soft_cpu *cpu)
 {
 	if (cpu->cpl <= cpu_iopl(cpu))
 		return USE_IF;
-	if (cpu_vm86(cpu) ? !(cpu->cr4 & CR4_VME) :
-	    cpu->cpl < 3 || !(cpu->cr4 & CR4_PVI))
+	if (cpu_vm86(cpu) ? !(cpu->cr4 & CR4_VME)
+			  : cpu->cpl < 3 || !(cpu->cr4 & CR4_PVI))
 		cpu_gp(cpu);
 	return USE_VIF;
 }

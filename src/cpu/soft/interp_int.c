@@ -19,7 +19,8 @@ insn_fn *interp_int_handler(const struct insn *in)
 	return NULL;
 }
 
-uint64_t opnd_get(struct soft_cpu *cpu, const struct insn *in, unsigned n, unsigned size)
+uint64_t opnd_get(
+    struct soft_cpu *cpu, const struct insn *in, unsigned n, unsigned size)
 {
 	const struct operand *o = &in->op[n];
 
@@ -35,8 +36,8 @@ uint64_t opnd_get(struct soft_cpu *cpu, const struct insn *in, unsigned n, unsig
 	}
 }
 
-void opnd_set(struct soft_cpu *cpu, const struct insn *in, unsigned n, unsigned size,
-    uint64_t v)
+void opnd_set(struct soft_cpu *cpu, const struct insn *in, unsigned n,
+    unsigned size, uint64_t v)
 {
 	const struct operand *o = &in->op[n];
 
@@ -45,8 +46,8 @@ void opnd_set(struct soft_cpu *cpu, const struct insn *in, unsigned n, unsigned 
 		gpr_set(cpu, o->reg, size, v);
 		break;
 	case OPND_GPR8H:
-		cpu->gpr[o->reg] = (cpu->gpr[o->reg] & ~UINT64_C(0xff00)) |
-		    (v & 0xff) << 8;
+		cpu->gpr[o->reg] =
+		    (cpu->gpr[o->reg] & ~UINT64_C(0xff00)) | (v & 0xff) << 8;
 		break;
 	default:
 		store_ea(cpu, in, size, v);
@@ -88,8 +89,8 @@ static bool compare_exchange(void *p, unsigned size, uint64_t *old, uint64_t v)
 	return same;
 }
 
-void rmw_begin_at(struct soft_cpu *cpu, uint64_t lin, unsigned size, bool locked,
-    struct rmw *m)
+void rmw_begin_at(
+    struct soft_cpu *cpu, uint64_t lin, unsigned size, bool locked, struct rmw *m)
 {
 	m->lin = lin;
 	m->exclusive = false;
@@ -109,8 +110,8 @@ void rmw_begin_at(struct soft_cpu *cpu, uint64_t lin, unsigned size, bool locked
 	m->old = mmu_load(cpu, lin, size);
 }
 
-void rmw_begin(struct soft_cpu *cpu, const struct insn *in, unsigned size, bool locked,
-    struct rmw *m)
+void rmw_begin(struct soft_cpu *cpu, const struct insn *in, unsigned size,
+    bool locked, struct rmw *m)
 {
 	if (in->op[0].kind == OPND_MEM) {
 		rmw_begin_at(cpu, ea(cpu, in, size, true), size, locked, m);
@@ -120,7 +121,8 @@ void rmw_begin(struct soft_cpu *cpu, const struct insn *in, unsigned size, bool 
 	m->old = opnd_get(cpu, in, 0, size);
 }
 
-bool rmw_end(struct soft_cpu *cpu, unsigned size, bool locked, struct rmw *m, uint64_t v)
+bool rmw_end(
+    struct soft_cpu *cpu, unsigned size, bool locked, struct rmw *m, uint64_t v)
 {
 	if (m->p) {
 		if (locked)

@@ -13,8 +13,11 @@ static void check_port(struct soft_cpu *cpu, uint16_t port, unsigned size)
 		return;
 	if (!cpu_vm86(cpu) && cpu->cpl <= cpu_iopl(cpu))
 		return;
-	/* Only a 32- or 64-bit TSS has a bitmap; two of its bytes are always read. */
-	if (tr->access & SEG_ACCESS_UNUSABLE || !(tr->access & 8) || tr->limit < 103)
+	/*
+	 * Only a 32- or 64-bit TSS has a bitmap; two of its bytes are always read.
+	 */
+	if (tr->access & SEG_ACCESS_UNUSABLE || !(tr->access & 8) ||
+	    tr->limit < 103)
 		cpu_gp(cpu);
 	at = mmu_load_sys(cpu, tr->base + 102, 2) + port / 8;
 	if (at + 1 > tr->limit)
@@ -54,8 +57,8 @@ void sys_out(struct soft_cpu *cpu, const struct insn *in)
 
 	check_port(cpu, port, size);
 	cpu->stats.io++;
-	cpu->host->io_write(cpu->host->arg, cpu->id, port, size,
-	    gpr_get(cpu, GPR_RAX, size));
+	cpu->host->io_write(
+	    cpu->host->arg, cpu->id, port, size, gpr_get(cpu, GPR_RAX, size));
 }
 
 /* Segment of OUTS's source: the last override, of which 64-bit mode knows two. */
@@ -94,14 +97,15 @@ static void io_string(struct soft_cpu *cpu, const struct insn *in, bool input)
 
 	check_port(cpu, port, size);
 	while (!rep || gpr_get(cpu, GPR_RCX, as) != 0) {
-		uint64_t lin = seg_linear(cpu, seg, gpr_get(cpu, index, as), as, size,
-		    input);
+		uint64_t lin =
+		    seg_linear(cpu, seg, gpr_get(cpu, index, as), as, size, input);
 
 		cpu->stats.io++;
 		if (input) {
 			mmu_probe_write(cpu, lin, size);
 			mmu_store(cpu, lin, size,
-			    cpu->host->io_read(cpu->host->arg, cpu->id, port, size));
+			    cpu->host->io_read(
+				cpu->host->arg, cpu->id, port, size));
 		} else {
 			uint64_t v = mmu_load(cpu, lin, size);
 
@@ -111,10 +115,14 @@ static void io_string(struct soft_cpu *cpu, const struct insn *in, bool input)
 		if (!rep)
 			return;
 		gpr_set(cpu, GPR_RCX, as, cpu->gpr[GPR_RCX] - 1);
-		/* Interruptible between elements: come back to the same instruction. */
-		if (gpr_get(cpu, GPR_RCX, as) != 0 && (cpu->rflags & RF_TF ||
-		    cpu->pending_db || atomic_load_explicit(&cpu->link.events,
-		    memory_order_relaxed))) {
+		/*
+		 * Interruptible between elements: come back to the same
+		 * instruction.
+		 */
+		if (gpr_get(cpu, GPR_RCX, as) != 0 &&
+		    (cpu->rflags & RF_TF || cpu->pending_db ||
+			atomic_load_explicit(
+			    &cpu->link.events, memory_order_relaxed))) {
 			cpu->next_rip = cpu->rip;
 			cpu->stop_block = true;
 			return;

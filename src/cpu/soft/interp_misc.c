@@ -47,7 +47,7 @@ static void sahf(struct soft_cpu *cpu, const struct insn *in)
 {
 	(void)in;
 	cpu->rflags = (cpu->rflags & ~(uint64_t)SAHF_FLAGS) |
-	    ((cpu->gpr[GPR_RAX] >> 8) & SAHF_FLAGS);
+		      ((cpu->gpr[GPR_RAX] >> 8) & SAHF_FLAGS);
 }
 
 static void nop(struct soft_cpu *cpu, const struct insn *in)

@@ -2,57 +2,61 @@
 #include "cpu/soft/interp.h"
 
 /* AX := AL op src, with the flags of the host's instruction. */
-#define MUL_ASM(ins, src)                                                            \
-	__asm__(FLAGS_IN "movq %[a], %%rax\n\t" ins " " src                          \
-		"\n\tmovq %%rax, %[lo]" FLAGS_OUT                                    \
-		: "+&a"(f), [lo] "=&r"(lo), "=&d"(hi)                                \
-		: [a] "r"(a), [b] "r"(b) : "cc")
+#define MUL_ASM(ins, src)                                                          \
+	__asm__(FLAGS_IN "movq %[a], %%rax\n\t" ins " " src                        \
+			 "\n\tmovq %%rax, %[lo]" FLAGS_OUT                         \
+		: "+&a"(f), [lo] "=&r"(lo), "=&d"(hi)                              \
+		: [a] "r"(a), [b] "r"(b)                                           \
+		: "cc")
 
-#define WIDE_MUL(name, ins)                                                          \
-	static void name(struct soft_cpu *cpu, const struct insn *in)                \
-	{                                                                            \
-		unsigned size = in->op[0].size;                                      \
-		uint64_t b = opnd_get(cpu, in, 0, size), a = cpu->gpr[GPR_RAX];      \
-		uint64_t lo, hi;                                                     \
-		uint32_t f = flags_pack(cpu->rflags);                                \
-                                                                                     \
-		switch (size) {                                                      \
-		case 1:                                                              \
-			MUL_ASM(ins "b", "%b[b]");                                   \
-			break;                                                       \
-		case 2:                                                              \
-			MUL_ASM(ins "w", "%w[b]");                                   \
-			break;                                                       \
-		case 4:                                                              \
-			MUL_ASM(ins "l", "%k[b]");                                   \
-			break;                                                       \
-		default:                                                             \
-			MUL_ASM(ins "q", "%[b]");                                    \
-		}                                                                    \
-		if (size == 1) {                                                     \
-			gpr_set(cpu, GPR_RAX, 2, lo);                                \
-		} else {                                                             \
-			gpr_set(cpu, GPR_RAX, size, lo);                             \
-			gpr_set(cpu, GPR_RDX, size, hi);                             \
-		}                                                                    \
-		set_flags(cpu, f);                                                   \
+#define WIDE_MUL(name, ins)                                                        \
+	static void name(struct soft_cpu *cpu, const struct insn *in)              \
+	{                                                                          \
+		unsigned size = in->op[0].size;                                    \
+		uint64_t b = opnd_get(cpu, in, 0, size), a = cpu->gpr[GPR_RAX];    \
+		uint64_t lo, hi;                                                   \
+		uint32_t f = flags_pack(cpu->rflags);                              \
+                                                                                   \
+		switch (size) {                                                    \
+		case 1:                                                            \
+			MUL_ASM(ins "b", "%b[b]");                                 \
+			break;                                                     \
+		case 2:                                                            \
+			MUL_ASM(ins "w", "%w[b]");                                 \
+			break;                                                     \
+		case 4:                                                            \
+			MUL_ASM(ins "l", "%k[b]");                                 \
+			break;                                                     \
+		default:                                                           \
+			MUL_ASM(ins "q", "%[b]");                                  \
+		}                                                                  \
+		if (size == 1) {                                                   \
+			gpr_set(cpu, GPR_RAX, 2, lo);                              \
+		} else {                                                           \
+			gpr_set(cpu, GPR_RAX, size, lo);                           \
+			gpr_set(cpu, GPR_RDX, size, hi);                           \
+		}                                                                  \
+		set_flags(cpu, f);                                                 \
 	}
 
 WIDE_MUL(mul, "mul")
 WIDE_MUL(imul_wide, "imul")
 
-#define IMUL_FORM(size, ins, a_, b_)                                                 \
-	static void imul_##size(struct soft_cpu *cpu, const struct insn *in)         \
-	{                                                                            \
-		bool three = in->nopnd == 3;                                         \
-		uint64_t a = opnd_get(cpu, in, three ? 1 : 0, size);                 \
-		uint64_t b = three ? (uint64_t)in->imm : opnd_get(cpu, in, 1, size); \
-		uint32_t f = flags_pack(cpu->rflags);                                \
-                                                                                     \
-		__asm__(FLAGS_IN ins " " b_ ", " a_ FLAGS_OUT                        \
-			: [a] "+&r"(a), "+&a"(f) : [b] "r"(b) : "cc");               \
-		gpr_set(cpu, in->op[0].reg, size, a);                                \
-		set_flags(cpu, f);                                                   \
+#define IMUL_FORM(size, ins, a_, b_)                                               \
+	static void imul_##size(struct soft_cpu *cpu, const struct insn *in)       \
+	{                                                                          \
+		bool three = in->nopnd == 3;                                       \
+		uint64_t a = opnd_get(cpu, in, three ? 1 : 0, size);               \
+		uint64_t b =                                                       \
+		    three ? (uint64_t)in->imm : opnd_get(cpu, in, 1, size);        \
+		uint32_t f = flags_pack(cpu->rflags);                              \
+                                                                                   \
+		__asm__(FLAGS_IN ins " " b_ ", " a_ FLAGS_OUT                      \
+			: [a] "+&r"(a), "+&a"(f)                                   \
+			: [b] "r"(b)                                               \
+			: "cc");                                                   \
+		gpr_set(cpu, in->op[0].reg, size, a);                              \
+		set_flags(cpu, f);                                                 \
 	}
 
 IMUL_FORM(2, "imulw", "%w[a]", "%w[b]")
@@ -78,14 +82,16 @@ static void idiv8(struct soft_cpu *cpu, int divisor)
 	q = a / divisor;
 	if (q != (int8_t)q)
 		cpu_raise(cpu, EXC_DE);
-	gpr_set(cpu, GPR_RAX, 2, (uint8_t)q | (uint64_t)(uint8_t)(a % divisor) << 8);
+	gpr_set(
+	    cpu, GPR_RAX, 2, (uint8_t)q | (uint64_t)(uint8_t)(a % divisor) << 8);
 }
 
 static void div_wide(struct soft_cpu *cpu, const struct insn *in)
 {
 	unsigned size = in->op[0].size;
 	uint64_t d = opnd_get(cpu, in, 0, size);
-	uint64_t hi = gpr_get(cpu, GPR_RDX, size), lo = gpr_get(cpu, GPR_RAX, size), q, r;
+	uint64_t hi = gpr_get(cpu, GPR_RDX, size), lo = gpr_get(cpu, GPR_RAX, size),
+		 q, r;
 
 	if (size == 1) {
 		div8(cpu, d);
@@ -94,7 +100,10 @@ static void div_wide(struct soft_cpu *cpu, const struct insn *in)
 	if (hi >= d)
 		cpu_raise(cpu, EXC_DE);
 	if (size == 8) {
-		__asm__("divq %[d]" : "=a"(q), "=d"(r) : "a"(lo), "d"(hi), [d] "r"(d) : "cc");
+		__asm__("divq %[d]"
+			: "=a"(q), "=d"(r)
+			: "a"(lo), "d"(hi), [d] "r"(d)
+			: "cc");
 	} else {
 		uint64_t n = hi << (size * 8) | lo;
 

@@ -26,7 +26,8 @@ void sys_mov_sreg(struct soft_cpu *cpu, const struct insn *in)
 /* A 16-bit register value: memory gets 2 bytes, a register the operand size. */
 static void store_word(struct soft_cpu *cpu, const struct insn *in, uint64_t v)
 {
-	opnd_write(cpu, in, &in->op[0], in->op[0].kind == OPND_MEM ? 2 : in->opsize, v);
+	opnd_write(
+	    cpu, in, &in->op[0], in->op[0].kind == OPND_MEM ? 2 : in->opsize, v);
 }
 
 void sys_store_sreg(struct soft_cpu *cpu, const struct insn *in)
@@ -93,8 +94,8 @@ void sys_load_far(struct soft_cpu *cpu, const struct insn *in)
 	cpu->stop_block = true;
 }
 
-static void load_table(struct soft_cpu *cpu, const struct insn *in, uint64_t *base,
-    uint32_t *limit)
+static void load_table(
+    struct soft_cpu *cpu, const struct insn *in, uint64_t *base, uint32_t *limit)
 {
 	unsigned width = cpu->mode == MODE_64 ? 8 : 4;
 	uint64_t lin, b;
@@ -130,8 +131,8 @@ static void check_umip(struct soft_cpu *cpu)
 		cpu_gp(cpu);
 }
 
-static void store_table(struct soft_cpu *cpu, const struct insn *in, uint64_t base,
-    uint32_t limit)
+static void store_table(
+    struct soft_cpu *cpu, const struct insn *in, uint64_t base, uint32_t limit)
 {
 	unsigned width = cpu->mode == MODE_64 ? 8 : 4;
 	uint8_t buf[10] = { limit, limit >> 8 };
@@ -237,8 +238,8 @@ static bool visible(const struct soft_cpu *cpu, const struct desc *d)
 }
 
 /* Descriptor for LAR, LSL, VERR, VERW, which answer in ZF instead of faulting. */
-static bool query(struct soft_cpu *cpu, const struct insn *in, unsigned opnd,
-    struct desc *d)
+static bool query(
+    struct soft_cpu *cpu, const struct insn *in, unsigned opnd, struct desc *d)
 {
 	uint16_t sel;
 
@@ -261,7 +262,7 @@ void sys_lar(struct soft_cpu *cpu, const struct insn *in)
 {
 	struct desc d;
 	bool ok = query(cpu, in, 1, &d) &&
-	    type_in(d.seg.access, 0x1a3e, 0x1a04, cpu->long_mode);
+		  type_in(d.seg.access, 0x1a3e, 0x1a04, cpu->long_mode);
 
 	if (ok)
 		gpr_set(cpu, in->op[0].reg, in->opsize,
@@ -273,7 +274,7 @@ void sys_lsl(struct soft_cpu *cpu, const struct insn *in)
 {
 	struct desc d;
 	bool ok = query(cpu, in, 1, &d) &&
-	    type_in(d.seg.access, 0x0a0e, 0x0a04, cpu->long_mode);
+		  type_in(d.seg.access, 0x0a0e, 0x0a04, cpu->long_mode);
 
 	if (ok)
 		gpr_set(cpu, in->op[0].reg, in->opsize, d.seg.limit);
@@ -285,15 +286,16 @@ void sys_verr(struct soft_cpu *cpu, const struct insn *in)
 	struct desc d;
 
 	set_zf(cpu, query(cpu, in, 0, &d) && d.seg.access & ACC_S &&
-	    (d.seg.access & (ACC_CODE | ACC_RW)) != ACC_CODE);
+			(d.seg.access & (ACC_CODE | ACC_RW)) != ACC_CODE);
 }
 
 void sys_verw(struct soft_cpu *cpu, const struct insn *in)
 {
 	struct desc d;
 
-	set_zf(cpu, query(cpu, in, 0, &d) &&
-	    (d.seg.access & (ACC_S | ACC_CODE | ACC_RW)) == (ACC_S | ACC_RW));
+	set_zf(cpu,
+	    query(cpu, in, 0, &d) &&
+		(d.seg.access & (ACC_S | ACC_CODE | ACC_RW)) == (ACC_S | ACC_RW));
 }
 
 void sys_arpl(struct soft_cpu *cpu, const struct insn *in)

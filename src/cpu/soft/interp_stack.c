@@ -33,11 +33,15 @@ static void pop_any(struct soft_cpu *cpu, const struct insn *in)
 		gpr_set(cpu, in->op[0].reg, size, v);
 		return;
 	}
-	/* The address is computed with the pointer already moved, which a fault undoes. */
+	/*
+	 * The address is computed with the pointer already moved, which a fault
+	 * undoes.
+	 */
 	sp_set(cpu, sp_get(cpu) + size);
 	off = insn_offset(cpu, in);
 	cpu->gpr[GPR_RSP] = old;
-	mmu_st(cpu, seg_linear(cpu, in->seg, off, in->addrsize, size, true), size, v);
+	mmu_st(
+	    cpu, seg_linear(cpu, in->seg, off, in->addrsize, size, true), size, v);
 	sp_set(cpu, sp_get(cpu) + size);
 }
 
@@ -48,7 +52,8 @@ static void pusha(struct soft_cpu *cpu, const struct insn *in)
 
 	for (unsigned i = 0; i < 8; i++) {
 		sp -= size;
-		lin[i] = stack_linear(cpu, sp & size_mask(cpu->stack_size), size, true);
+		lin[i] =
+		    stack_linear(cpu, sp & size_mask(cpu->stack_size), size, true);
 		mmu_probe_write(cpu, lin[i], size);
 	}
 	/* AX CX DX BX SP BP SI DI, SP as it was. */
@@ -64,7 +69,8 @@ static void popa(struct soft_cpu *cpu, const struct insn *in)
 
 	for (unsigned i = 0; i < 8; i++) {
 		v[i] = mmu_load(cpu,
-		    stack_linear(cpu, sp & size_mask(cpu->stack_size), size, false), size);
+		    stack_linear(cpu, sp & size_mask(cpu->stack_size), size, false),
+		    size);
 		sp += size;
 	}
 	sp_set(cpu, sp);
@@ -85,7 +91,8 @@ static void enter(struct soft_cpu *cpu, const struct insn *in)
 	v[n++] = bp;
 	for (unsigned i = 1; i < level; i++) {
 		bp -= size;
-		v[n++] = mmu_load(cpu, stack_linear(cpu, bp & mask, size, false), size);
+		v[n++] =
+		    mmu_load(cpu, stack_linear(cpu, bp & mask, size, false), size);
 	}
 	if (level)
 		v[n++] = frame;

@@ -12,22 +12,24 @@
 #include "cpu/soft/interp.h"
 
 struct string {
-	uint64_t count;		/* elements left; 1 without REP */
-	uint64_t mask;		/* of the address size */
+	uint64_t count; /* elements left; 1 without REP */
+	uint64_t mask;  /* of the address size */
 	unsigned size;
 	bool down;
 };
 
-static void begin(const struct soft_cpu *cpu, const struct insn *in, struct string *s)
+static void begin(
+    const struct soft_cpu *cpu, const struct insn *in, struct string *s)
 {
 	s->size = in->opsize;
 	s->mask = size_mask(in->addrsize);
 	s->down = cpu->rflags & RF_DF;
-	s->count = in->flags & (INSN_REP | INSN_REPNE) ? cpu->gpr[GPR_RCX] & s->mask : 1;
+	s->count =
+	    in->flags & (INSN_REP | INSN_REPNE) ? cpu->gpr[GPR_RCX] & s->mask : 1;
 }
 
-static void advance(struct soft_cpu *cpu, const struct insn *in, const struct string *s,
-    unsigned reg, uint64_t elements)
+static void advance(struct soft_cpu *cpu, const struct insn *in,
+    const struct string *s, unsigned reg, uint64_t elements)
 {
 	uint64_t bytes = elements * s->size, v = cpu->gpr[reg];
 
@@ -38,7 +40,8 @@ static void advance(struct soft_cpu *cpu, const struct insn *in, const struct st
  * n elements are done. True: go on with the next piece - also when the string has
  * overwritten its own instruction, which hardware finishes first.
  */
-static bool done(struct soft_cpu *cpu, const struct insn *in, struct string *s, uint64_t n)
+static bool done(
+    struct soft_cpu *cpu, const struct insn *in, struct string *s, uint64_t n)
 {
 	s->count -= n;
 	if (!(in->flags & (INSN_REP | INSN_REPNE)))
@@ -47,17 +50,19 @@ static bool done(struct soft_cpu *cpu, const struct insn *in, struct string *s, 
 	if (s->count == 0)
 		return false;
 	if (likely(!(cpu->rflags & RF_TF) &&
-		!atomic_load_explicit(&cpu->link.events, memory_order_relaxed) &&
-		!cpu->pending_db))
+		   !atomic_load_explicit(&cpu->link.events, memory_order_relaxed) &&
+		   !cpu->pending_db))
 		return true;
 	cpu->next_rip = cpu->rip;
 	cpu->stop_block = true;
 	return false;
 }
 
-/* Bytes from off upwards that segment and address size allow, at least one element. */
-static uint64_t reach(const struct soft_cpu *cpu, const struct string *s, unsigned seg,
-    uint64_t off)
+/*
+ * Bytes from off upwards that segment and address size allow, at least one element.
+ */
+static uint64_t reach(
+    const struct soft_cpu *cpu, const struct string *s, unsigned seg, uint64_t off)
 {
 	const struct soft_seg *g = &cpu->seg[seg];
 
@@ -82,7 +87,8 @@ static uint8_t *span(struct soft_cpu *cpu, const struct string *s, unsigned seg,
 	lin = seg_linear(cpu, seg, off, addrsize, s->size, write);
 	if (s->down || cpu->rflags & RF_TF)
 		return NULL;
-	max = MIN(reach(cpu, s, seg, off), *n > UINT64_MAX / 8 ? UINT64_MAX : *n * s->size);
+	max = MIN(reach(cpu, s, seg, off),
+	    *n > UINT64_MAX / 8 ? UINT64_MAX : *n * s->size);
 	if (max < s->size)
 		return NULL;
 	p = mmu_span(cpu, lin, write, max, &bytes);
@@ -92,16 +98,18 @@ static uint8_t *span(struct soft_cpu *cpu, const struct string *s, unsigned seg,
 	return p;
 }
 
-static uint64_t src_linear(struct soft_cpu *cpu, const struct insn *in,
-    const struct string *s)
+static uint64_t src_linear(
+    struct soft_cpu *cpu, const struct insn *in, const struct string *s)
 {
-	return seg_linear(cpu, in->seg, cpu->gpr[GPR_RSI], in->addrsize, s->size, false);
+	return seg_linear(
+	    cpu, in->seg, cpu->gpr[GPR_RSI], in->addrsize, s->size, false);
 }
 
-static uint64_t dst_linear(struct soft_cpu *cpu, const struct insn *in,
-    const struct string *s, bool write)
+static uint64_t dst_linear(
+    struct soft_cpu *cpu, const struct insn *in, const struct string *s, bool write)
 {
-	return seg_linear(cpu, SEG_ES, cpu->gpr[GPR_RDI], in->addrsize, s->size, write);
+	return seg_linear(
+	    cpu, SEG_ES, cpu->gpr[GPR_RDI], in->addrsize, s->size, write);
 }
 
 /* Copies upwards, element after element, as the guest's instruction would. */
@@ -130,11 +138,14 @@ static void movs(struct soft_cpu *cpu, const struct insn *in)
 		uint8_t *to = NULL;
 
 		n = s.count;
-		from = s.count > 1 ? span(cpu, &s, in->seg, GPR_RSI, in->addrsize, false, &n) :
-				     NULL;
+		from = s.count > 1 ? span(cpu, &s, in->seg, GPR_RSI, in->addrsize,
+					 false, &n)
+				   : NULL;
 		if (from)
 			to = span(cpu, &s, SEG_ES, GPR_RDI, in->addrsize, true, &n);
-		/* The second look-up may have replaced the entry, never the page. */
+		/*
+		 * The second look-up may have replaced the entry, never the page.
+		 */
 		if (to) {
 			copy(to, from, n, s.size);
 		} else {
@@ -171,8 +182,9 @@ static void stos(struct soft_cpu *cpu, const struct insn *in)
 		uint8_t *to;
 
 		n = s.count;
-		to = s.count > 1 ? span(cpu, &s, SEG_ES, GPR_RDI, in->addrsize, true, &n) :
-				   NULL;
+		to = s.count > 1
+			 ? span(cpu, &s, SEG_ES, GPR_RDI, in->addrsize, true, &n)
+			 : NULL;
 		if (to) {
 			fill(to, v, n, s.size);
 		} else {
@@ -191,7 +203,8 @@ static void lods(struct soft_cpu *cpu, const struct insn *in)
 	if (!s.count)
 		return;
 	do {
-		gpr_set(cpu, GPR_RAX, s.size, mmu_ld(cpu, src_linear(cpu, in, &s), s.size));
+		gpr_set(cpu, GPR_RAX, s.size,
+		    mmu_ld(cpu, src_linear(cpu, in, &s), s.size));
 		advance(cpu, in, &s, GPR_RSI, 1);
 	} while (done(cpu, in, &s, 1));
 }
@@ -203,19 +216,27 @@ static void compare(struct soft_cpu *cpu, uint64_t a, uint64_t b, unsigned size)
 	switch (size) {
 	case 1:
 		__asm__("cmpb %b[b], %b[a]" FLAGS_OUT
-			: "=&a"(f) : [a] "r"(a), [b] "r"(b) : "cc");
+			: "=&a"(f)
+			: [a] "r"(a), [b] "r"(b)
+			: "cc");
 		break;
 	case 2:
 		__asm__("cmpw %w[b], %w[a]" FLAGS_OUT
-			: "=&a"(f) : [a] "r"(a), [b] "r"(b) : "cc");
+			: "=&a"(f)
+			: [a] "r"(a), [b] "r"(b)
+			: "cc");
 		break;
 	case 4:
 		__asm__("cmpl %k[b], %k[a]" FLAGS_OUT
-			: "=&a"(f) : [a] "r"(a), [b] "r"(b) : "cc");
+			: "=&a"(f)
+			: [a] "r"(a), [b] "r"(b)
+			: "cc");
 		break;
 	default:
 		__asm__("cmpq %[b], %[a]" FLAGS_OUT
-			: "=&a"(f) : [a] "r"(a), [b] "r"(b) : "cc");
+			: "=&a"(f)
+			: [a] "r"(a), [b] "r"(b)
+			: "cc");
 	}
 	set_flags(cpu, f);
 }
@@ -228,9 +249,11 @@ static bool mismatch(const struct soft_cpu *cpu, const struct insn *in)
 	return in->flags & INSN_REPNE ? equal : !equal;
 }
 
-/* The last element's comparison ended the instruction: the counter still counts it. */
-static bool next_compared(struct soft_cpu *cpu, const struct insn *in, struct string *s,
-    uint64_t n)
+/*
+ * The last element's comparison ended the instruction: the counter still counts it.
+ */
+static bool next_compared(
+    struct soft_cpu *cpu, const struct insn *in, struct string *s, uint64_t n)
 {
 	bool stop = mismatch(cpu, in);
 
@@ -242,8 +265,8 @@ static bool next_compared(struct soft_cpu *cpu, const struct insn *in, struct st
 }
 
 /* Elements of p up to and including the one that decides. */
-static uint64_t scan(const struct soft_cpu *cpu, const struct insn *in, const uint8_t *p,
-    uint64_t n, unsigned size)
+static uint64_t scan(const struct soft_cpu *cpu, const struct insn *in,
+    const uint8_t *p, uint64_t n, unsigned size)
 {
 	uint64_t v = gpr_get(cpu, GPR_RAX, size), i;
 	bool until_equal = in->flags & INSN_REPNE;
@@ -266,8 +289,9 @@ static void scas(struct soft_cpu *cpu, const struct insn *in)
 		const uint8_t *p;
 
 		n = s.count;
-		p = s.count > 1 ? span(cpu, &s, SEG_ES, GPR_RDI, in->addrsize, false, &n) :
-				  NULL;
+		p = s.count > 1
+			? span(cpu, &s, SEG_ES, GPR_RDI, in->addrsize, false, &n)
+			: NULL;
 		if (p) {
 			n = scan(cpu, in, p, n, s.size);
 			v = host_load(p + (n - 1) * s.size, s.size);

@@ -24,8 +24,8 @@ const uint8_t *insn_opcode(const struct insn *in)
 	return p;
 }
 
-uint64_t opnd_read(struct soft_cpu *cpu, const struct insn *in, const struct operand *o,
-    unsigned size)
+uint64_t opnd_read(struct soft_cpu *cpu, const struct insn *in,
+    const struct operand *o, unsigned size)
 {
 	switch (o->kind) {
 	case OPND_GPR:
@@ -37,8 +37,8 @@ uint64_t opnd_read(struct soft_cpu *cpu, const struct insn *in, const struct ope
 	}
 }
 
-void opnd_write(struct soft_cpu *cpu, const struct insn *in, const struct operand *o,
-    unsigned size, uint64_t v)
+void opnd_write(struct soft_cpu *cpu, const struct insn *in,
+    const struct operand *o, unsigned size, uint64_t v)
 {
 	switch (o->kind) {
 	case OPND_GPR:
@@ -59,10 +59,14 @@ void sys_ud(struct soft_cpu *cpu, const struct insn *in)
 	cpu_ud(cpu);
 }
 
-static void software(struct soft_cpu *cpu, int vector, enum event_kind kind, bool int_n)
+static void software(
+    struct soft_cpu *cpu, int vector, enum event_kind kind, bool int_n)
 {
 	struct event ev = {
-		.kind = kind, .vector = vector, .int_n = int_n, .rip = cpu->next_rip,
+		.kind = kind,
+		.vector = vector,
+		.int_n = int_n,
+		.rip = cpu->next_rip,
 		.rflags = cpu->rflags & ~(uint64_t)RF_RF,
 	};
 
@@ -139,8 +143,7 @@ void sys_invpcid(struct soft_cpu *cpu, const struct insn *in)
 	lin = insn_linear(cpu, in, 16, false);
 	pcid = mmu_load(cpu, lin, 8);
 	addr = mmu_load(cpu, lin + 8, 8);
-	if (type > 3 || pcid >> 12 ||
-	    (type == 0 && !is_canonical(addr)) ||
+	if (type > 3 || pcid >> 12 || (type == 0 && !is_canonical(addr)) ||
 	    (type < 2 && pcid != 0 && !(cpu->cr4 & CR4_PCIDE)))
 		cpu_gp(cpu);
 	mmu_invpcid(cpu, type, pcid, addr);
@@ -211,7 +214,8 @@ __attribute__((target("rdseed"))) static bool host_rdseed(uint64_t *v)
 	return ok;
 }
 
-static void random_result(struct soft_cpu *cpu, const struct insn *in, uint64_t v, bool ok)
+static void random_result(
+    struct soft_cpu *cpu, const struct insn *in, uint64_t v, bool ok)
 {
 	gpr_set(cpu, in->op[0].reg, in->opsize, ok ? v & size_mask(in->opsize) : 0);
 	cpu->rflags = (cpu->rflags & ~(uint64_t)RF_STATUS) | (ok ? RF_CF : 0);

@@ -4,17 +4,18 @@
 #include "cpu/soft/sys.h"
 
 /* Stack segment of the outer ring; a null one only for 64-bit rings 0-2. */
-void iret_stack(struct soft_cpu *cpu, uint16_t sel, unsigned cpl, bool to64,
-    struct desc *ss)
+void iret_stack(
+    struct soft_cpu *cpu, uint16_t sel, unsigned cpl, bool to64, struct desc *ss)
 {
-	if (sel_null(sel) && cpu->long_mode && to64 && cpl != 3 && (sel & 3u) == cpl)
+	if (sel_null(sel) && cpu->long_mode && to64 && cpl != 3 &&
+	    (sel & 3u) == cpl)
 		return;
 	seg_check_stack(cpu, sel, cpl, EXC_GP, 0, ss);
 	desc_mark_accessed(cpu, ss);
 }
 
-void iret_commit_stack(struct soft_cpu *cpu, uint16_t sel, unsigned cpl,
-    const struct desc *ss)
+void iret_commit_stack(
+    struct soft_cpu *cpu, uint16_t sel, unsigned cpl, const struct desc *ss)
 {
 	if (sel_null(sel))
 		seg_set_null(cpu, SEG_SS, sel, cpl);
@@ -77,7 +78,7 @@ static void iret_task(struct soft_cpu *cpu)
 
 	if (sel & 4 || sel_null(sel) || !desc_try_load(cpu, sel, &d) ||
 	    (ACC_TYPE(d.seg.access) != SYS_TSS16_BUSY &&
-	    ACC_TYPE(d.seg.access) != SYS_TSS32_BUSY))
+		ACC_TYPE(d.seg.access) != SYS_TSS32_BUSY))
 		cpu_raise_error(cpu, EXC_TS, sel & 0xfffc);
 	if (!(d.seg.access & ACC_P))
 		cpu_raise_error(cpu, EXC_NP, sel & 0xfffc);
@@ -85,8 +86,8 @@ static void iret_task(struct soft_cpu *cpu)
 }
 
 /* The frame that enters virtual-8086 mode; rip, cs, flags are popped already. */
-static void iret_to_vm86(struct soft_cpu *cpu, struct stk *st, uint32_t rip,
-    uint16_t cs, uint32_t flags)
+static void iret_to_vm86(
+    struct soft_cpu *cpu, struct stk *st, uint32_t rip, uint16_t cs, uint32_t flags)
 {
 	static const uint8_t order[] = { SEG_SS, SEG_ES, SEG_DS, SEG_FS, SEG_GS };
 	uint16_t sel[ARRAY_SIZE(order)];

@@ -178,7 +178,8 @@ static void context_drop(struct context *c, uint64_t lin, bool only_global)
 	for (unsigned i = 0; i < c->logged; i++) {
 		struct tlb_entry *e = logged(c, i);
 
-		if (e->level > 12 && same_page(e, lin) && (e->global || !only_global))
+		if (e->level > 12 && same_page(e, lin) &&
+		    (e->global || !only_global))
 			entry_clear(e);
 	}
 }
@@ -196,7 +197,9 @@ void mmu_flush_page(struct soft_cpu *cpu, uint64_t lin)
 void mmu_invpcid(struct soft_cpu *cpu, unsigned type, uint64_t pcid, uint64_t lin)
 {
 	struct mmu *m = cpu->mmu;
-	/* Without PCIDE everything is tagged 0, and the operand's PCID must be 0. */
+	/*
+	 * Without PCIDE everything is tagged 0, and the operand's PCID must be 0.
+	 */
 	struct context *c = context_find(m, pcid);
 
 	if (cpu->jit && type == 0)
@@ -258,8 +261,8 @@ static void note_large(struct context *c, uint64_t lin, unsigned shift)
 	c->large_hi[half] = MAX(c->large_hi[half], hi);
 }
 
-static struct tlb_entry *entry_set(struct soft_cpu *cpu, uint64_t lin, enum mmu_idx idx,
-    const struct walk *w)
+static struct tlb_entry *entry_set(
+    struct soft_cpu *cpu, uint64_t lin, enum mmu_idx idx, const struct walk *w)
 {
 	struct context *c = cpu->mmu->current;
 	struct tlb_entry *e = tlb_slot(cpu, idx, lin);
@@ -277,14 +280,19 @@ static struct tlb_entry *entry_set(struct soft_cpu *cpu, uint64_t lin, enum mmu_
 	e->global = w->global;
 	e->tag_r = data && mmu_permits(cpu, w, idx, 0) ? page : TLB_INVALID;
 	e->tag_x = mmu_permits(cpu, w, idx, PF_I) ? page : TLB_INVALID;
-	/* The load of code[] orders with smp.c's request for an answer from this vCPU. */
+	/*
+	 * The load of code[] orders with smp.c's request for an answer from this
+	 * vCPU.
+	 */
 	e->tag_w = data && w->dirty && mmu_permits(cpu, w, idx, PF_W) &&
-		!atomic_load(&cpu->mem->code[gpa >> 12]) ? page : TLB_INVALID;
+			   !atomic_load(&cpu->mem->code[gpa >> 12])
+		       ? page
+		       : TLB_INVALID;
 	return e;
 }
 
-struct tlb_entry *mmu_resolve(struct soft_cpu *cpu, uint64_t lin, enum mmu_idx idx,
-    char kind, uint64_t *gpa)
+struct tlb_entry *mmu_resolve(
+    struct soft_cpu *cpu, uint64_t lin, enum mmu_idx idx, char kind, uint64_t *gpa)
 {
 	uint32_t access = kind == 'w' ? PF_W : kind == 'x' ? PF_I : 0;
 	struct tlb_entry *e = tlb_slot(cpu, idx, lin);
@@ -299,7 +307,9 @@ struct tlb_entry *mmu_resolve(struct soft_cpu *cpu, uint64_t lin, enum mmu_idx i
 		cpu_gp(cpu);
 	cpu->stats.tlb_misses++;
 	if (!mmu_walk(cpu, lin, idx, access, true, &w)) {
-		/* The entry that failed may be cached with older rights: forget it. */
+		/*
+		 * The entry that failed may be cached with older rights: forget it.
+		 */
 		if (e->level && same_page(e, lin))
 			entry_clear(e);
 		cpu->stats.page_faults++;
@@ -311,7 +321,8 @@ struct tlb_entry *mmu_resolve(struct soft_cpu *cpu, uint64_t lin, enum mmu_idx i
 	return entry_set(cpu, lin, idx, &w);
 }
 
-struct tlb_entry *mmu_fill(struct soft_cpu *cpu, uint64_t lin, enum mmu_idx idx, char kind)
+struct tlb_entry *mmu_fill(
+    struct soft_cpu *cpu, uint64_t lin, enum mmu_idx idx, char kind)
 {
 	uint64_t gpa;
 
@@ -331,8 +342,7 @@ int mmu_translate(struct soft_cpu *cpu, uint64_t lin, uint64_t *gpa)
 	struct walk w;
 
 	/* Either privilege's view will do: a debugger reads what is mapped. */
-	if (!is_canonical(lin) ||
-	    !mmu_walk(cpu, lin, MMU_KERNEL, 0, false, &w))
+	if (!is_canonical(lin) || !mmu_walk(cpu, lin, MMU_KERNEL, 0, false, &w))
 		return -EFAULT;
 	*gpa = w.gpa;
 	return 0;

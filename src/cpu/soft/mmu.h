@@ -52,8 +52,8 @@ static inline void host_store(void *p, unsigned size, uint64_t v)
 	}
 }
 
-static inline struct tlb_entry *tlb_slot(const struct soft_cpu *cpu, enum mmu_idx idx,
-    uint64_t lin)
+static inline struct tlb_entry *tlb_slot(
+    const struct soft_cpu *cpu, enum mmu_idx idx, uint64_t lin)
 {
 	return &cpu->tlb->e[idx][tlb_index(lin)];
 }
@@ -77,7 +77,8 @@ static inline uint64_t mmu_ld(struct soft_cpu *cpu, uint64_t lin, unsigned size)
 	return mmu_load(cpu, lin, size);
 }
 
-static inline void mmu_st(struct soft_cpu *cpu, uint64_t lin, unsigned size, uint64_t v)
+static inline void mmu_st(
+    struct soft_cpu *cpu, uint64_t lin, unsigned size, uint64_t v)
 {
 	const struct tlb_entry *e = tlb_slot(cpu, cpu->mmu_idx, lin);
 
@@ -87,7 +88,9 @@ static inline void mmu_st(struct soft_cpu *cpu, uint64_t lin, unsigned size, uin
 		mmu_store(cpu, lin, size, v);
 }
 
-/* Pointer to size bytes that may be read and written, or NULL: take the slow path. */
+/*
+ * Pointer to size bytes that may be read and written, or NULL: take the slow path.
+ */
 static inline void *mmu_rw_fast(struct soft_cpu *cpu, uint64_t lin, unsigned size)
 {
 	const struct tlb_entry *e = tlb_slot(cpu, cpu->mmu_idx, lin);
@@ -116,17 +119,21 @@ static inline uint64_t mmu_code(struct soft_cpu *cpu, uint64_t lin)
  */
 struct walk {
 	uint64_t gpa;
-	uint32_t error;		/* of the #PF, when mmu_walk() fails */
-	uint8_t shift;		/* 12, 21, 22, 30 */
+	uint32_t error; /* of the #PF, when mmu_walk() fails */
+	uint8_t shift;  /* 12, 21, 22, 30 */
 	bool user, writable, nx, global, dirty;
 };
 bool mmu_walk(struct soft_cpu *cpu, uint64_t lin, enum mmu_idx idx, uint32_t access,
     bool commit, struct walk *w);
-/* Whether a mapping that was walked also permits a kind of access, A/D bits aside. */
+/*
+ * Whether a mapping that was walked also permits a kind of access, A/D bits aside.
+ */
 bool mmu_permits(const struct soft_cpu *cpu, const struct walk *w, enum mmu_idx idx,
     uint32_t access);
 
-/* Physical reads and writes of 1, 2, 4, 8 bytes that lie in one page: RAM or MMIO. */
+/*
+ * Physical reads and writes of 1, 2, 4, 8 bytes that lie in one page: RAM or MMIO.
+ */
 uint64_t phys_load(struct soft_cpu *cpu, uint64_t gpa, unsigned size);
 void phys_store(struct soft_cpu *cpu, uint64_t gpa, unsigned size, uint64_t v);
 

@@ -9,11 +9,12 @@
 struct context {
 	struct tlb tlb;
 	uint64_t pcid;
-	uint64_t used;		/* clock of the last switch to it */
+	uint64_t used; /* clock of the last switch to it */
 	/* Where large pages were filled, by half of the address space. */
 	uint64_t large_lo[2], large_hi[2];
 	unsigned logged;
-	uint16_t log[MMU_COUNT * TLB_SIZE]; /* filled slots: idx << TLB_BITS | index */
+	uint16_t
+	    log[MMU_COUNT * TLB_SIZE]; /* filled slots: idx << TLB_BITS | index */
 };
 
 struct mmu {
@@ -21,12 +22,12 @@ struct mmu {
 	unsigned count;
 	struct context *current;
 	uint64_t clock;
-	bool watching;		/* a data breakpoint is armed */
+	bool watching; /* a data breakpoint is armed */
 };
 
 /*
  * Translates for one access (kind 'r', 'w', 'x') or raises. The entry, filled, or
  * NULL when gpa is not RAM. Its tag for the kind may still be invalid: see mmu.c.
  */
-struct tlb_entry *mmu_resolve(struct soft_cpu *cpu, uint64_t lin, enum mmu_idx idx,
-    char kind, uint64_t *gpa);
+struct tlb_entry *mmu_resolve(
+    struct soft_cpu *cpu, uint64_t lin, enum mmu_idx idx, char kind, uint64_t *gpa);

@@ -11,43 +11,45 @@
 #include "cpu/soft/sys.h"
 
 enum {
-	MSR_P5_MC_ADDR = 0x0, MSR_P5_MC_TYPE = 0x1, MSR_TSC = 0x10, MSR_PLATFORM_ID = 0x17,
-	MSR_FEATURE_CONTROL = 0x3a, MSR_TSC_ADJUST = 0x3b, MSR_SPEC_CTRL = 0x48,
-	MSR_PRED_CMD = 0x49, MSR_BIOS_UPDT_TRIG = 0x79, MSR_BIOS_SIGN_ID = 0x8b,
-	MSR_PLATFORM_INFO = 0xce, MSR_MTRRCAP = 0xfe, MSR_ARCH_CAPABILITIES = 0x10a,
-	MSR_FLUSH_CMD = 0x10b, MSR_SYSENTER_CS = 0x174, MSR_SYSENTER_ESP = 0x175,
-	MSR_SYSENTER_EIP = 0x176, MSR_MCG_CAP = 0x179, MSR_MCG_STATUS = 0x17a,
-	MSR_MCG_CTL = 0x17b, MSR_PERF_STATUS = 0x198, MSR_THERM_STATUS = 0x19c,
-	MSR_MISC_ENABLE = 0x1a0, MSR_ENERGY_PERF_BIAS = 0x1b0, MSR_DEBUGCTL = 0x1d9,
-	MSR_MTRR_PHYS = 0x200, MSR_MTRR_FIX64K = 0x250, MSR_MTRR_FIX16K = 0x258,
+	MSR_P5_MC_ADDR = 0x0, MSR_P5_MC_TYPE = 0x1, MSR_TSC = 0x10,
+	MSR_PLATFORM_ID = 0x17, MSR_FEATURE_CONTROL = 0x3a, MSR_TSC_ADJUST = 0x3b,
+	MSR_SPEC_CTRL = 0x48, MSR_PRED_CMD = 0x49, MSR_BIOS_UPDT_TRIG = 0x79,
+	MSR_BIOS_SIGN_ID = 0x8b, MSR_PLATFORM_INFO = 0xce, MSR_MTRRCAP = 0xfe,
+	MSR_ARCH_CAPABILITIES = 0x10a, MSR_FLUSH_CMD = 0x10b,
+	MSR_SYSENTER_CS = 0x174, MSR_SYSENTER_ESP = 0x175, MSR_SYSENTER_EIP = 0x176,
+	MSR_MCG_CAP = 0x179, MSR_MCG_STATUS = 0x17a, MSR_MCG_CTL = 0x17b,
+	MSR_PERF_STATUS = 0x198, MSR_THERM_STATUS = 0x19c, MSR_MISC_ENABLE = 0x1a0,
+	MSR_ENERGY_PERF_BIAS = 0x1b0, MSR_DEBUGCTL = 0x1d9, MSR_MTRR_PHYS = 0x200,
+	MSR_MTRR_FIX64K = 0x250, MSR_MTRR_FIX16K = 0x258,
 	MSR_MTRR_FIX4K = 0x268, MSR_PAT = 0x277, MSR_MTRR_DEF = 0x2ff, 
 	
-	MSR_RAPL_POWER_UNIT = 0x606, MSR_PKG_ENERGY = 0x611, MSR_DRAM_ENERGY = 0x619,
-	MSR_PP0_ENERGY = 0x639, MSR_PP1_ENERGY = 0x641, MSR_XSS = 0xda0,
+	MSR_RAPL_POWER_UNIT = 0x606, MSR_PKG_ENERGY = 0x611,
+	MSR_DRAM_ENERGY = 0x619, MSR_PP0_ENERGY = 0x639, MSR_PP1_ENERGY = 0x641,
+	MSR_XSS = 0xda0,
 };
-#define MSR_EFER	   0xc0000080u
-#define MSR_STAR	   0xc0000081u
-#define MSR_LSTAR	   0xc0000082u
-#define MSR_CSTAR	   0xc0000083u
-#define MSR_SFMASK	   0xc0000084u
-#define MSR_FS_BASE	   0xc0000100u
-#define MSR_GS_BASE	   0xc0000101u
+#define MSR_EFER           0xc0000080u
+#define MSR_STAR           0xc0000081u
+#define MSR_LSTAR          0xc0000082u
+#define MSR_CSTAR          0xc0000083u
+#define MSR_SFMASK         0xc0000084u
+#define MSR_FS_BASE        0xc0000100u
+#define MSR_GS_BASE        0xc0000101u
 #define MSR_KERNEL_GS_BASE 0xc0000102u
-#define MSR_TSC_AUX	   0xc0000103u
-#define MSR_AMD_SYSCFG	   0xc0010010u
-#define MSR_AMD_HWCR	   0xc0010015u
-#define MSR_AMD_NB_CFG	   0xc001001fu
-#define MSR_AMD_PATCH	   0xc0010020u
-#define MSR_AMD_VM_CR	   0xc0010114u
-#define MSR_AMD_IC_CFG	   0xc0011021u
-#define MSR_AMD_DE_CFG	   0xc0011029u
+#define MSR_TSC_AUX        0xc0000103u
+#define MSR_AMD_SYSCFG     0xc0010010u
+#define MSR_AMD_HWCR       0xc0010015u
+#define MSR_AMD_NB_CFG     0xc001001fu
+#define MSR_AMD_PATCH      0xc0010020u
+#define MSR_AMD_VM_CR      0xc0010114u
+#define MSR_AMD_IC_CFG     0xc0011021u
+#define MSR_AMD_DE_CFG     0xc0011029u
 
-#define MTRR_VARIABLE 8u
-#define MCG_BANKS     0u
+#define MTRR_VARIABLE      8u
+#define MCG_BANKS          0u
 /* Fast strings; no performance monitoring, branch trace or precise events here. */
 #define MISC_ENABLE_READ_ONLY 0x1800u
-#define HWCR_VALUE	      0x01000210u
-#define RAPL_UNITS	      0x000a1003u
+#define HWCR_VALUE            0x01000210u
+#define RAPL_UNITS            0x000a1003u
 
 /*
  * RDTSCP and LFENCE; RDTSC promise that earlier loads are done; without the fence
@@ -418,7 +420,9 @@ static int write_other(struct soft_cpu *cpu, uint32_t msr, uint64_t v)
 static int write_vendor(struct soft_cpu *cpu, uint32_t msr)
 {
 	if (!cpu_policy(cpu)->amd)
-		return msr == MSR_ENERGY_PERF_BIAS || msr == MSR_THERM_STATUS ? 0 : -ENOENT;
+		return msr == MSR_ENERGY_PERF_BIAS || msr == MSR_THERM_STATUS
+			   ? 0
+			   : -ENOENT;
 	switch (msr) {
 	case MSR_AMD_HWCR:
 	case MSR_AMD_DE_CFG:

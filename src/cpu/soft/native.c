@@ -23,18 +23,19 @@
 #include "cpu/soft/mmu.h"
 #include "cpu/soft/native.h"
 
-#define MXCSR_MASKS	0x1f80u
-#define MXCSR_UM	0x0800u
-#define MXCSR_FZ	0x8000u
-#define MXCSR_DAZ	0x0040u
-#define MXCSR_RC	0x6000u
-#define MXCSR_PRE	0x0007u /* IE DE ZE: found before anything is computed */
-#define MXCSR_UE	0x0010u
+#define MXCSR_MASKS 0x1f80u
+#define MXCSR_UM    0x0800u
+#define MXCSR_FZ    0x8000u
+#define MXCSR_DAZ   0x0040u
+#define MXCSR_RC    0x6000u
+#define MXCSR_PRE   0x0007u /* IE DE ZE: found before anything is computed */
+#define MXCSR_UE    0x0010u
 
-int native_decode(const struct native *n, const struct insn *in, struct native_decoded *d)
+int native_decode(
+    const struct native *n, const struct insn *in, struct native_decoded *d)
 {
-	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&n->decoder[in->mode], in->bytes, in->len,
-	    &d->insn, d->op)))
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(
+		&n->decoder[in->mode], in->bytes, in->len, &d->insn, d->op)))
 		return -1;
 	d->mem = -1;
 	for (int i = 0; i < d->insn.operand_count; i++) {
@@ -48,12 +49,13 @@ int native_decode(const struct native *n, const struct insn *in, struct native_d
  * Host address of [lin, lin + size) when the software TLB has it for this kind of
  * access and it lies in one page; NULL: use the bounce buffer.
  */
-static inline void *direct(const struct soft_cpu *cpu, uint64_t lin, unsigned size,
-    bool write)
+static inline void *direct(
+    const struct soft_cpu *cpu, uint64_t lin, unsigned size, bool write)
 {
 	const struct tlb_entry *e = tlb_slot(cpu, cpu->mmu_idx, lin);
 
-	return tlb_hit(write ? e->tag_w : e->tag_r, lin, size) ? tlb_host(e, lin) : NULL;
+	return tlb_hit(write ? e->tag_w : e->tag_r, lin, size) ? tlb_host(e, lin)
+							       : NULL;
 }
 
 static void load(struct soft_cpu *cpu, uint64_t lin, void *buf, unsigned size)
@@ -68,7 +70,8 @@ static void load(struct soft_cpu *cpu, uint64_t lin, void *buf, unsigned size)
 	memcpy(buf, &v, size);
 }
 
-static void store(struct soft_cpu *cpu, uint64_t lin, const void *buf, unsigned size)
+static void store(
+    struct soft_cpu *cpu, uint64_t lin, const void *buf, unsigned size)
 {
 	uint64_t v = 0;
 
@@ -97,8 +100,8 @@ static void check_units(struct soft_cpu *cpu, unsigned unit)
 }
 
 /* Address of the memory operand, aligned as the instruction wants it. */
-static uint64_t linear(struct soft_cpu *cpu, const struct insn *in,
-    const struct native_stub *s)
+static uint64_t linear(
+    struct soft_cpu *cpu, const struct insn *in, const struct native_stub *s)
 {
 	uint64_t lin = insn_linear(cpu, in, s->mem_size, s->attr & STUB_STORE);
 
@@ -111,8 +114,8 @@ static uint64_t linear(struct soft_cpu *cpu, const struct insn *in,
  * Where the instruction finds its memory operand: the guest's own page or a copy.
  * keep: the result of a store must not become visible at once.
  */
-static void *operand(struct soft_cpu *cpu, const struct native_stub *s, uint64_t lin,
-    bool keep)
+static void *operand(
+    struct soft_cpu *cpu, const struct native_stub *s, uint64_t lin, bool keep)
 {
 	bool write = s->attr & STUB_STORE;
 	void *p;
@@ -130,8 +133,8 @@ static void *operand(struct soft_cpu *cpu, const struct native_stub *s, uint64_t
 	return p;
 }
 
-static void io_in(const struct soft_cpu *cpu, const struct native_stub *s,
-    struct native_io *io)
+static void io_in(
+    const struct soft_cpu *cpu, const struct native_stub *s, struct native_io *io)
 {
 	if (s->attr & STUB_GPR_IN)
 		io->rax = cpu->gpr[s->gpr];
@@ -143,15 +146,16 @@ static void io_in(const struct soft_cpu *cpu, const struct native_stub *s,
 		io->flags = (cpu->rflags & RF_STATUS) | 2;
 }
 
-static void io_out(struct soft_cpu *cpu, const struct native_stub *s,
-    const struct native_io *io)
+static void io_out(
+    struct soft_cpu *cpu, const struct native_stub *s, const struct native_io *io)
 {
 	if (s->attr & STUB_GPR_OUT)
 		cpu->gpr[s->gpr] = io->rax;
 	if (s->attr & STUB_STR_INDEX)
 		cpu->gpr[GPR_RCX] = io->rcx;
 	if (s->attr & STUB_FLAGS_OUT)
-		cpu->rflags = (cpu->rflags & ~(uint64_t)RF_STATUS) | (io->flags & RF_STATUS);
+		cpu->rflags =
+		    (cpu->rflags & ~(uint64_t)RF_STATUS) | (io->flags & RF_STATUS);
 }
 
 /* The guest's rounding with every exception masked and no flag set. */
@@ -159,7 +163,9 @@ static uint32_t mxcsr_host(uint32_t guest)
 {
 	uint32_t v = (guest & (MXCSR_RC | MXCSR_FZ | MXCSR_DAZ)) | MXCSR_MASKS;
 
-	/* FZ acts only while underflow is masked; unmasked, the flag must come up. */
+	/*
+	 * FZ acts only while underflow is masked; unmasked, the flag must come up.
+	 */
 	if (!(guest & MXCSR_UM))
 		v &= ~MXCSR_FZ;
 	return v;
@@ -182,7 +188,9 @@ static void mxcsr_finish(struct soft_cpu *cpu, struct fpu_image *f, uint32_t rai
 		f->mxcsr |= raised;
 		return;
 	}
-	/* An unmasked exception found beforehand stops it before the others arise. */
+	/*
+	 * An unmasked exception found beforehand stops it before the others arise.
+	 */
 	if (unmasked & MXCSR_PRE)
 		raised &= MXCSR_PRE;
 	f->mxcsr |= raised;
@@ -203,7 +211,8 @@ static void native_vector_load(struct soft_cpu *cpu, const struct insn *in)
 	const struct native_stub *s = in->aux;
 
 	check_units(cpu, s->unit);
-	s->code(operand(cpu, s, linear(cpu, in, s), false), fpu_ready(cpu), NULL, NULL);
+	s->code(
+	    operand(cpu, s, linear(cpu, in, s), false), fpu_ready(cpu), NULL, NULL);
 }
 
 static void native_vector_store(struct soft_cpu *cpu, const struct insn *in)
@@ -220,12 +229,15 @@ static void native_vector_store(struct soft_cpu *cpu, const struct insn *in)
 		store(cpu, lin, p, s->mem_size);
 }
 
-/* A result that is tiny but exact raises unmasked underflow without a masked flag. */
+/*
+ * A result that is tiny but exact raises unmasked underflow without a masked flag.
+ */
 static bool tiny_result(const struct fpu_image *f, const struct native_stub *s)
 {
 	for (unsigned i = 0; i < s->elem_count; i++) {
 		unsigned at = i * s->elem_size;
-		const uint8_t *p = at < 16 ? f->xmm[s->dest] + at : f->ymmh[s->dest] + at - 16;
+		const uint8_t *p =
+		    at < 16 ? f->xmm[s->dest] + at : f->ymmh[s->dest] + at - 16;
 		uint64_t v = 0;
 
 		memcpy(&v, p, s->elem_size);
@@ -268,8 +280,8 @@ static bool may_underflow(const struct insn *in)
 }
 
 /* General registers, flags, floating-point arithmetic. */
-static void run_vector(struct soft_cpu *cpu, const struct insn *in,
-    const struct native_stub *s)
+static void run_vector(
+    struct soft_cpu *cpu, const struct insn *in, const struct native_stub *s)
 {
 	struct native *n = cpu->native;
 	struct native_io io;
@@ -285,8 +297,8 @@ static void run_vector(struct soft_cpu *cpu, const struct insn *in,
 		p = operand(cpu, s, lin, s->attr & STUB_MXCSR);
 	}
 	io_in(cpu, s, &io);
-	watch_tiny = s->attr & STUB_MXCSR && !(f->mxcsr & MXCSR_UM) && s->elem_count != 0 &&
-	    may_underflow(in);
+	watch_tiny = s->attr & STUB_MXCSR && !(f->mxcsr & MXCSR_UM) &&
+		     s->elem_count != 0 && may_underflow(in);
 	if (s->attr & STUB_MXCSR) {
 		io.mxcsr_in = mxcsr_host(f->mxcsr);
 		io.discard = ~(f->mxcsr >> 7) & FPU_FLAGS;
@@ -298,7 +310,8 @@ static void run_vector(struct soft_cpu *cpu, const struct insn *in,
 		uint32_t raised = io.mxcsr_out & FPU_FLAGS;
 
 		mxcsr_restore(io.mxcsr_in);
-		if (unlikely(watch_tiny) && !(raised & io.discard) && tiny_result(f, s)) {
+		if (unlikely(watch_tiny) && !(raised & io.discard) &&
+		    tiny_result(f, s)) {
 			memcpy(f->xmm, n->fx_in.xmm, sizeof(f->xmm));
 			memcpy(f->ymmh, n->fx_in.ymmh, sizeof(f->ymmh));
 			raised |= MXCSR_UE;
@@ -324,7 +337,9 @@ static void x87_restore(const struct fpu_image *left)
 		__asm__ volatile("emms");
 }
 
-/* Runs the stub from one legacy image to fx_out and leaves the host's units clean. */
+/*
+ * Runs the stub from one legacy image to fx_out and leaves the host's units clean.
+ */
 static void exchange(struct native *n, const struct native_stub *s, void *mem,
     struct fpu_image *from, struct native_io *io)
 {
@@ -348,8 +363,8 @@ static bool x87_stored(struct native *n, const struct native_stub *s,
 	return memcmp(first, n->bounce, s->mem_size) == 0;
 }
 
-static void run_legacy(struct soft_cpu *cpu, const struct insn *in,
-    const struct native_stub *s)
+static void run_legacy(
+    struct soft_cpu *cpu, const struct insn *in, const struct native_stub *s)
 {
 	struct native *n = cpu->native;
 	struct fpu_image *f, *from, *out = &n->fx_out;
@@ -368,7 +383,10 @@ static void run_legacy(struct soft_cpu *cpu, const struct insn *in,
 			memset(p, 0, s->mem_size);
 	}
 	if (unlikely(fpu_pending(f))) {
-		/* Only with CR0.NE clear: goes on with all exceptions masked (fpu.h). */
+		/*
+		 * Only with CR0.NE clear: goes on with all exceptions masked
+		 * (fpu.h).
+		 */
 		n->fx_in = *f;
 		from = &n->fx_in;
 		from->fcw |= FPU_FLAGS;
@@ -434,8 +452,8 @@ insn_fn *native_handler(struct soft_cpu *cpu, struct insn *in)
 	insn_fn *fn;
 
 	in->aux = NULL;
-	if (n == NULL || native_decode(n, in, &d) < 0 || !n->isa[d.insn.meta.isa_set] ||
-	    in->flags & INSN_LOCK)
+	if (n == NULL || native_decode(n, in, &d) < 0 ||
+	    !n->isa[d.insn.meta.isa_set] || in->flags & INSN_LOCK)
 		return NULL;
 	fn = fpu_control_handler(in, d.mem >= 0);
 	if (fn == NULL)
@@ -467,15 +485,18 @@ void native_release(struct soft_cpu *cpu, struct insn *in)
 	if (native_mem_owns(in->fn)) {
 		free(in->aux);
 		in->aux = NULL;
-	} else if (in->aux != NULL && (in->fn == native_legacy || in->fn == native_vector_io ||
-	    in->fn == native_vector_store || in->fn == native_vector_load ||
-	    in->fn == native_vector)) {
+	} else if (in->aux != NULL &&
+		   (in->fn == native_legacy || in->fn == native_vector_io ||
+		       in->fn == native_vector_store ||
+		       in->fn == native_vector_load || in->fn == native_vector)) {
 		stub_put(cpu->native, in->aux);
 		in->aux = NULL;
 	}
 }
 
-/* Instruction sets by the CPUID bit that promises them; bit 0-31 of the register. */
+/*
+ * Instruction sets by the CPUID bit that promises them; bit 0-31 of the register.
+ */
 enum cpuid_word { L1_ECX, L1_EDX, L7_EBX, L7_ECX, LD1_EAX, WORDS };
 
 static const struct {
@@ -484,7 +505,8 @@ static const struct {
 } isa_bits[] = {
 	{ ZYDIS_ISA_SET_X87, L1_EDX, 0 }, { ZYDIS_ISA_SET_PPRO, L1_EDX, 0 },
 	{ ZYDIS_ISA_SET_FCMOV, L1_EDX, 0 }, { ZYDIS_ISA_SET_SSE3X87, L1_ECX, 0 },
-	{ ZYDIS_ISA_SET_PENTIUMMMX, L1_EDX, 23 }, { ZYDIS_ISA_SET_FXSAVE, L1_EDX, 24 },
+	{ ZYDIS_ISA_SET_PENTIUMMMX, L1_EDX, 23 },
+	{ ZYDIS_ISA_SET_FXSAVE, L1_EDX, 24 },
 	{ ZYDIS_ISA_SET_FXSAVE64, L1_EDX, 24 }, { ZYDIS_ISA_SET_SSE, L1_EDX, 25 },
 	{ ZYDIS_ISA_SET_SSEMXCSR, L1_EDX, 25 }, { ZYDIS_ISA_SET_SSE2, L1_EDX, 26 },
 	{ ZYDIS_ISA_SET_SSE2MMX, L1_EDX, 26 }, { ZYDIS_ISA_SET_SSE3, L1_ECX, 0 },
@@ -497,7 +519,8 @@ static const struct {
 	{ ZYDIS_ISA_SET_F16C, L1_ECX, 29 }, { ZYDIS_ISA_SET_AVXAES, L1_ECX, 25 },
 	{ ZYDIS_ISA_SET_VAES, L7_ECX, 9 }, { ZYDIS_ISA_SET_VPCLMULQDQ, L7_ECX, 10 },
 	{ ZYDIS_ISA_SET_AVX_GFNI, L7_ECX, 8 }, { ZYDIS_ISA_SET_XSAVE, L1_ECX, 26 },
-	{ ZYDIS_ISA_SET_XSAVEOPT, LD1_EAX, 0 }, { ZYDIS_ISA_SET_XSAVEC, LD1_EAX, 1 },
+	{ ZYDIS_ISA_SET_XSAVEOPT, LD1_EAX, 0 },
+	{ ZYDIS_ISA_SET_XSAVEC, LD1_EAX, 1 },
 	{ ZYDIS_ISA_SET_XSAVES, LD1_EAX, 3 },
 };
 
@@ -516,7 +539,8 @@ static void isa_init(struct native *n, const struct engine_config *cfg)
 	cpuid_guest(cfg, &ctx, 0xd, 1, &r);
 	w[LD1_EAX] = r.eax;
 	for (unsigned i = 0; i < ARRAY_SIZE(isa_bits); i++)
-		n->isa[isa_bits[i].isa] = w[isa_bits[i].word] >> isa_bits[i].bit & 1;
+		n->isa[isa_bits[i].isa] =
+		    w[isa_bits[i].word] >> isa_bits[i].bit & 1;
 }
 
 int native_create(struct soft_cpu *cpu)

@@ -14,12 +14,12 @@
 #include "cpu/soft/native.h"
 
 struct native_mem {
-	uint8_t dest, mask, index;	/* vector registers; dest: source of a store */
-	uint8_t elem, idx_elem;		/* bytes */
-	uint8_t count;			/* elements */
-	uint8_t width;			/* bytes of the destination that keep data */
+	uint8_t dest, mask, index; /* vector registers; dest: source of a store */
+	uint8_t elem, idx_elem;    /* bytes */
+	uint8_t count;             /* elements */
+	uint8_t width;             /* bytes of the destination that keep data */
 	uint8_t base, scale;
-	uint8_t seg;			/* SEG_* */
+	uint8_t seg; /* SEG_* */
 	bool vex;
 	int64_t disp;
 };
@@ -37,8 +37,8 @@ static bool mask_set(struct fpu_image *f, const struct native_mem *m, unsigned i
 static uint64_t element_linear(struct soft_cpu *cpu, const struct insn *in,
     const struct native_mem *m, uint64_t off, bool write)
 {
-	return seg_linear(cpu, m->seg, off & size_mask(in->addrsize), in->addrsize, m->elem,
-	    write);
+	return seg_linear(cpu, m->seg, off & size_mask(in->addrsize), in->addrsize,
+	    m->elem, write);
 }
 
 static void do_gather(struct soft_cpu *cpu, const struct insn *in)
@@ -66,8 +66,8 @@ static void do_gather(struct soft_cpu *cpu, const struct insn *in)
 		} else {
 			memcpy(&idx, vec_at(f, m->index, i * 8), 8);
 		}
-		off = (m->base != REG_NONE ? cpu->gpr[m->base] : 0) + (uint64_t)m->disp +
-		    (uint64_t)idx * m->scale;
+		off = (m->base != REG_NONE ? cpu->gpr[m->base] : 0) +
+		      (uint64_t)m->disp + (uint64_t)idx * m->scale;
 		v = mmu_load(cpu, element_linear(cpu, in, m, off, false), m->elem);
 		memcpy(vec_at(f, m->dest, i * m->elem), &v, m->elem);
 		memset(vec_at(f, m->mask, i * m->elem), 0, m->elem);
@@ -93,16 +93,21 @@ static void do_vmaskmov_load(struct soft_cpu *cpu, const struct insn *in)
 
 		if (!mask_set(f, m, i))
 			continue;
-		v = mmu_load(cpu, element_linear(cpu, in, m, off + i * m->elem, false), m->elem);
+		v = mmu_load(cpu,
+		    element_linear(cpu, in, m, off + i * m->elem, false), m->elem);
 		memcpy(data + i * m->elem, &v, m->elem);
 	}
 	memcpy(f->xmm[m->dest], data, 16);
 	memcpy(f->ymmh[m->dest], data + 16, 16);
 }
 
-/* One element of a masked store at offset off: probed first, stored in a second pass. */
+/*
+ * One element of a masked store at offset off: probed first, stored in a second
+ * pass.
+ */
 static void masked_store(struct soft_cpu *cpu, const struct insn *in,
-    const struct native_mem *m, struct fpu_image *f, uint64_t off, const uint8_t *data)
+    const struct native_mem *m, struct fpu_image *f, uint64_t off,
+    const uint8_t *data)
 {
 	uint64_t lin[16];
 	uint32_t set = 0;
@@ -219,8 +224,9 @@ static insn_fn *gather(struct native_mem *m, const struct native_decoded *d)
 	m->index = (uint8_t)ZydisRegisterGetId(mem->mem.index);
 	m->scale = mem->mem.scale ? mem->mem.scale : 1;
 	m->disp = mem->mem.disp.has_displacement ? mem->mem.disp.value : 0;
-	m->base = mem->mem.base == ZYDIS_REGISTER_NONE ? REG_NONE :
-	    (uint8_t)ZydisRegisterGetId(mem->mem.base);
+	m->base = mem->mem.base == ZYDIS_REGISTER_NONE
+		      ? REG_NONE
+		      : (uint8_t)ZydisRegisterGetId(mem->mem.base);
 	/* Zydis 4.0 takes R13D for the base here when the address size is 32. */
 	if (d->insn.raw.modrm.mod == 0 && d->insn.raw.sib.base == 5) {
 		m->base = REG_NONE;
@@ -255,8 +261,8 @@ static insn_fn *describe(struct native_mem *m, const struct native_decoded *d)
 		m->count = d->insn.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ? 8 : 16;
 		m->dest = reg_id(&d->op[0]);
 		m->mask = reg_id(&d->op[1]);
-		return d->insn.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ? do_maskmovq :
-		    do_maskmovdqu;
+		return d->insn.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ? do_maskmovq
+								   : do_maskmovdqu;
 	default:
 		return NULL;
 	}
@@ -282,6 +288,6 @@ insn_fn *native_mem_handler(struct insn *in, const struct native_decoded *d)
 
 bool native_mem_owns(insn_fn *fn)
 {
-	return fn == do_gather || fn == do_vmaskmov_load || fn == do_vmaskmov_store ||
-	    fn == do_maskmovdqu || fn == do_maskmovq;
+	return fn == do_gather || fn == do_vmaskmov_load ||
+	       fn == do_vmaskmov_store || fn == do_maskmovdqu || fn == do_maskmovq;
 }

@@ -37,8 +37,9 @@ static void emit(struct emitter *e, const void *bytes, unsigned n)
 	e->n += n;
 }
 
-#define EMIT(e, ...)                                                                 \
-	emit(e, (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))
+#define EMIT(e, ...)                                                               \
+	emit(e, (const uint8_t[]){ __VA_ARGS__ },                                  \
+	    sizeof((const uint8_t[]){ __VA_ARGS__ }))
 
 static void emit32(struct emitter *e, uint32_t v)
 {
@@ -76,7 +77,8 @@ static void emit_load_high(struct emitter *e, unsigned reg)
 /* VEXTRACTF128 [RSI + disp], ymm, 1 */
 static void emit_store_high(struct emitter *e, unsigned reg)
 {
-	EMIT(e, 0xc4, (reg < 8 ? 0x80 : 0) | 0x63, 0x7d, 0x19, 0x80 | (reg & 7) << 3 | 6);
+	EMIT(e, 0xc4, (reg < 8 ? 0x80 : 0) | 0x63, 0x7d, 0x19,
+	    0x80 | (reg & 7) << 3 | 6);
 	emit32(e, ymmh_disp(reg));
 	EMIT(e, 1);
 }
@@ -119,11 +121,14 @@ static bool is_vector(const ZydisDecodedOperand *o)
 static bool vex_w_ignored(unsigned map, unsigned op)
 {
 	if (map == 1)
-		return op == 0x2a || op == 0x2c || op == 0x2d || op == 0x6e || op == 0x7e;
+		return op == 0x2a || op == 0x2c || op == 0x2d || op == 0x6e ||
+		       op == 0x7e;
 	return map == 3 && (op == 0x16 || op == 0x22 || op == 0x60 || op == 0x61);
 }
 
-/* Copies the instruction to out with its operands replaced; its length, 0: no form. */
+/*
+ * Copies the instruction to out with its operands replaced; its length, 0: no form.
+ */
 static unsigned patch(const struct native_decoded *d, const uint8_t *bytes,
     enum cpu_mode mode, ZydisOperandEncoding gpr, uint8_t out[STUB_KEY_MAX - 1])
 {
@@ -167,7 +172,8 @@ static unsigned patch(const struct native_decoded *d, const uint8_t *bytes,
 			b2 |= 0x40;
 			if (vex_w_ignored(b1 & 0x1f, zi->opcode))
 				b2 &= 0x7f;
-			if (zi->operand_count > 3 && d->op[3].encoding == ZYDIS_OPERAND_ENCODING_IS4)
+			if (zi->operand_count > 3 &&
+			    d->op[3].encoding == ZYDIS_OPERAND_ENCODING_IS4)
 				imm &= 0x7f;
 		}
 		if (d->mem >= 0)
@@ -188,7 +194,7 @@ static unsigned patch(const struct native_decoded *d, const uint8_t *bytes,
 			if (p == 0x66)
 				prefix66 = p;
 			else if (p == 0xf2 || p == 0xf3)
-				rep = p;	/* the last one counts */
+				rep = p; /* the last one counts */
 		}
 		if (prefix66)
 			out[n++] = prefix66;
@@ -258,8 +264,10 @@ static bool moves_only(const ZydisDecodedInstruction *zi)
 	case ZYDIS_MNEMONIC_VINSERTF128: case ZYDIS_MNEMONIC_VEXTRACTF128:
 	case ZYDIS_MNEMONIC_VPERMILPS: case ZYDIS_MNEMONIC_VPERMILPD:
 	case ZYDIS_MNEMONIC_VPERM2F128:
-	case ZYDIS_MNEMONIC_VPERMPS: case ZYDIS_MNEMONIC_VPERMPD:
-	case ZYDIS_MNEMONIC_VTESTPS: case ZYDIS_MNEMONIC_VTESTPD:
+	case ZYDIS_MNEMONIC_VPERMPS:
+	case ZYDIS_MNEMONIC_VPERMPD:
+	case ZYDIS_MNEMONIC_VTESTPS:
+	case ZYDIS_MNEMONIC_VTESTPD:
 	case ZYDIS_MNEMONIC_LDDQU:
 		return true;
 	default:
@@ -273,10 +281,14 @@ static bool uses_mxcsr(const struct native_decoded *d)
 		return true;
 	switch (d->insn.mnemonic) {
 	/* Zydis calls their elements integers. */
-	case ZYDIS_MNEMONIC_ROUNDPS: case ZYDIS_MNEMONIC_VROUNDPS:
-	case ZYDIS_MNEMONIC_ROUNDPD: case ZYDIS_MNEMONIC_VROUNDPD:
-	case ZYDIS_MNEMONIC_ROUNDSS: case ZYDIS_MNEMONIC_VROUNDSS:
-	case ZYDIS_MNEMONIC_ROUNDSD: case ZYDIS_MNEMONIC_VROUNDSD:
+	case ZYDIS_MNEMONIC_ROUNDPS:
+	case ZYDIS_MNEMONIC_VROUNDPS:
+	case ZYDIS_MNEMONIC_ROUNDPD:
+	case ZYDIS_MNEMONIC_VROUNDPD:
+	case ZYDIS_MNEMONIC_ROUNDSS:
+	case ZYDIS_MNEMONIC_VROUNDSS:
+	case ZYDIS_MNEMONIC_ROUNDSD:
+	case ZYDIS_MNEMONIC_VROUNDSD:
 		return true;
 	default:
 		break;
@@ -309,7 +321,10 @@ static uint8_t alignment(const struct native_decoded *d)
 	case ZYDIS_MNEMONIC_PCMPESTRM:
 	case ZYDIS_MNEMONIC_PCMPISTRI:
 	case ZYDIS_MNEMONIC_PCMPISTRM:
-	/* AMD's SHA has no alignment rule, Intel's does; the lenient one serves both. */
+	/*
+	 * AMD's SHA has no alignment rule, Intel's does; the lenient one serves
+	 * both.
+	 */
 	case ZYDIS_MNEMONIC_SHA1MSG1:
 	case ZYDIS_MNEMONIC_SHA1MSG2:
 	case ZYDIS_MNEMONIC_SHA1NEXTE:
@@ -327,16 +342,18 @@ static uint8_t alignment(const struct native_decoded *d)
 	case ZYDIS_MNEMONIC_VMOVNTDQA:
 		return (uint8_t)size;
 	default:
-		return d->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && size == 16 ?
-		    16 : 1;
+		return d->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+			       size == 16
+			   ? 16
+			   : 1;
 	}
 }
 
 static bool is_x87(const ZydisDecodedInstruction *zi)
 {
 	return zi->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
-	    zi->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && zi->opcode >= 0xd8 &&
-	    zi->opcode <= 0xdf;
+	       zi->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && zi->opcode >= 0xd8 &&
+	       zi->opcode <= 0xdf;
 }
 
 static uint8_t units(const struct native_decoded *d)
@@ -351,10 +368,13 @@ static uint8_t units(const struct native_decoded *d)
 		if (is_vector(o))
 			unit |= UNIT_SSE;
 		else if (o->type == ZYDIS_OPERAND_TYPE_REGISTER &&
-		    ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_MMX)
+			 ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_MMX)
 			unit |= UNIT_MMX;
 	}
-	/* A scalar in memory converted to a general register names no vector register. */
+	/*
+	 * A scalar in memory converted to a general register names no vector
+	 * register.
+	 */
 	if (unit == 0 && d->insn.meta.category == ZYDIS_CATEGORY_CONVERT)
 		unit = UNIT_SSE;
 	if (d->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && unit)
@@ -368,7 +388,8 @@ static bool is_scalar(const ZydisDecodedInstruction *zi)
 	const char *name = ZydisMnemonicGetString(zi->mnemonic);
 	size_t n = strlen(name);
 
-	return n > 2 && name[n - 2] == 's' && (name[n - 1] == 's' || name[n - 1] == 'd');
+	return n > 2 && name[n - 2] == 's' &&
+	       (name[n - 1] == 's' || name[n - 1] == 'd');
 }
 
 /* What the stub must do, from the decoded operands; -1: no stub form. */
@@ -401,9 +422,11 @@ static int describe(struct native_stub *s, const struct native_decoded *d,
 
 		if (o->type != ZYDIS_OPERAND_TYPE_REGISTER)
 			continue;
-		if (is_vector(o) && ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_YMM)
+		if (is_vector(o) &&
+		    ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_YMM)
 			s->attr |= STUB_YMM;
-		if (!is_gpr(o->reg.value) || o->visibility != ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
+		if (!is_gpr(o->reg.value) ||
+		    o->visibility != ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
 			continue;
 		if (o->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM &&
 		    o->encoding != ZYDIS_OPERAND_ENCODING_MODRM_REG)
@@ -433,22 +456,26 @@ static int describe(struct native_stub *s, const struct native_decoded *d,
 	if (zi->cpu_flags != NULL) {
 		if (zi->cpu_flags->tested & RF_STATUS)
 			s->attr |= STUB_FLAGS_IN;
-		if ((zi->cpu_flags->modified | zi->cpu_flags->set_0 | zi->cpu_flags->set_1 |
-		    zi->cpu_flags->undefined) & RF_STATUS)
+		if ((zi->cpu_flags->modified | zi->cpu_flags->set_0 |
+			zi->cpu_flags->set_1 | zi->cpu_flags->undefined) &
+		    RF_STATUS)
 			s->attr |= STUB_FLAGS_OUT;
 	}
 	if (s->unit == UNIT_X87) {
 		s->attr |= STUB_POINTERS;
 		s->fop = (zi->opcode & 7) << 8 |
-		    (uint8_t)(zi->raw.modrm.mod << 6 | zi->raw.modrm.reg << 3 | zi->raw.modrm.rm);
+			 (uint8_t)(zi->raw.modrm.mod << 6 | zi->raw.modrm.reg << 3 |
+				   zi->raw.modrm.rm);
 	} else if (uses_mxcsr(d)) {
 		s->attr |= STUB_MXCSR;
-		if (is_vector(&d->op[0]) && d->op[0].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE &&
+		if (is_vector(&d->op[0]) &&
+		    d->op[0].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE &&
 		    (d->op[0].element_type == ZYDIS_ELEMENT_TYPE_FLOAT32 ||
-		    d->op[0].element_type == ZYDIS_ELEMENT_TYPE_FLOAT64)) {
+			d->op[0].element_type == ZYDIS_ELEMENT_TYPE_FLOAT64)) {
 			s->dest = (uint8_t)ZydisRegisterGetId(d->op[0].reg.value);
 			s->elem_size = (uint8_t)(d->op[0].element_size / 8);
-			s->elem_count = is_scalar(zi) ? 1 : (uint8_t)d->op[0].element_count;
+			s->elem_count =
+			    is_scalar(zi) ? 1 : (uint8_t)d->op[0].element_count;
 		}
 	}
 	return 0;
@@ -459,13 +486,16 @@ static void emit_loads(struct emitter *e, const struct native_decoded *d)
 	bool vex = d->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
 	unsigned done = 0;
 
-	/* Two operands may name one register with different widths: the high half last. */
+	/*
+	 * Two operands may name one register with different widths: the high half
+	 * last.
+	 */
 	for (unsigned i = 0; i < d->insn.operand_count; i++) {
 		unsigned reg;
 
 		/*
-		 * A VEX destination is overwritten as a whole; a legacy one is merged,
-		 * which its operand actions do not always say.
+		 * A VEX destination is overwritten as a whole; a legacy one is
+		 * merged, which its operand actions do not always say.
 		 */
 		if (!is_vector(&d->op[i]) ||
 		    (vex && !(d->op[i].actions & ZYDIS_OPERAND_ACTION_MASK_READ)))
@@ -480,7 +510,8 @@ static void emit_loads(struct emitter *e, const struct native_decoded *d)
 		unsigned reg;
 
 		if (!is_vector(&d->op[i]) ||
-		    ZydisRegisterGetClass(d->op[i].reg.value) != ZYDIS_REGCLASS_YMM ||
+		    ZydisRegisterGetClass(d->op[i].reg.value) !=
+			ZYDIS_REGCLASS_YMM ||
 		    !(d->op[i].actions & ZYDIS_OPERAND_ACTION_MASK_READ))
 			continue;
 		reg = (unsigned)ZydisRegisterGetId(d->op[i].reg.value);
@@ -498,7 +529,8 @@ static void emit_stores(struct emitter *e, const struct native_decoded *d)
 		const ZydisDecodedOperand *o = &d->op[i];
 		unsigned reg;
 
-		if (!is_vector(o) || !(o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+		if (!is_vector(o) ||
+		    !(o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
 			continue;
 		reg = (unsigned)ZydisRegisterGetId(o->reg.value);
 		emit_movups(e, 0x11, reg);
@@ -516,37 +548,42 @@ static void emit_stub(struct emitter *e, const struct native_stub *s,
 	unsigned jump = 0;
 
 	if (s->attr & STUB_IO)
-		EMIT(e, 0x49, 0x89, 0xd0);			/* mov r8, rdx */
+		EMIT(e, 0x49, 0x89, 0xd0); /* mov r8, rdx */
 	if (fx)
-		EMIT(e, 0x48, 0x0f, 0xae, 0x0e);		/* fxrstor64 [rsi] */
+		EMIT(e, 0x48, 0x0f, 0xae, 0x0e); /* fxrstor64 [rsi] */
 	else
 		emit_loads(e, d);
 	if (s->attr & STUB_MXCSR)
-		EMIT(e, 0x41, 0x0f, 0xae, 0x50, IO(mxcsr_in));	/* ldmxcsr [r8+..] */
+		EMIT(e, 0x41, 0x0f, 0xae, 0x50, IO(mxcsr_in)); /* ldmxcsr [r8+..] */
 	if (s->attr & (STUB_GPR_IN | STUB_STR_LEN))
-		EMIT(e, 0x49, 0x8b, 0x40, IO(rax));		/* mov rax, [r8+..] */
+		EMIT(e, 0x49, 0x8b, 0x40, IO(rax)); /* mov rax, [r8+..] */
 	if (s->attr & STUB_STR_LEN)
-		EMIT(e, 0x49, 0x8b, 0x50, IO(rdx));		/* mov rdx, [r8+..] */
+		EMIT(e, 0x49, 0x8b, 0x50, IO(rdx)); /* mov rdx, [r8+..] */
 	if (s->attr & STUB_FLAGS_IN)
-		EMIT(e, 0x41, 0xff, 0x70, IO(flags), 0x9d);	/* push [r8+..]; popfq */
+		EMIT(
+		    e, 0x41, 0xff, 0x70, IO(flags), 0x9d); /* push [r8+..]; popfq */
 	emit(e, insn, len);
 	if (s->attr & STUB_FLAGS_OUT)
-		EMIT(e, 0x9c, 0x41, 0x8f, 0x40, IO(flags));	/* pushfq; pop [r8+..] */
+		EMIT(
+		    e, 0x9c, 0x41, 0x8f, 0x40, IO(flags)); /* pushfq; pop [r8+..] */
 	if (s->attr & STUB_GPR_OUT)
 		EMIT(e, 0x49, 0x89, 0x40, IO(rax));
 	if (s->attr & STUB_STR_INDEX)
 		EMIT(e, 0x49, 0x89, 0x48, IO(rcx));
 	if (s->attr & STUB_MXCSR) {
-		EMIT(e, 0x41, 0x0f, 0xae, 0x58, IO(mxcsr_out));	/* stmxcsr [r8+..] */
+		EMIT(
+		    e, 0x41, 0x0f, 0xae, 0x58, IO(mxcsr_out)); /* stmxcsr [r8+..] */
 		if (!fx) {
-			EMIT(e, 0x41, 0x8b, 0x40, IO(mxcsr_out));/* mov eax, [r8+..] */
-			EMIT(e, 0x41, 0x85, 0x40, IO(discard));	/* test [r8+..], eax */
-			EMIT(e, 0x0f, 0x85, 0, 0, 0, 0);	/* jnz end */
+			EMIT(e, 0x41, 0x8b, 0x40,
+			    IO(mxcsr_out)); /* mov eax, [r8+..] */
+			EMIT(e, 0x41, 0x85, 0x40,
+			    IO(discard));                /* test [r8+..], eax */
+			EMIT(e, 0x0f, 0x85, 0, 0, 0, 0); /* jnz end */
 			jump = e->n;
 		}
 	}
 	if (fx)
-		EMIT(e, 0x48, 0x0f, 0xae, 0x01);		/* fxsave64 [rcx] */
+		EMIT(e, 0x48, 0x0f, 0xae, 0x01); /* fxsave64 [rcx] */
 	else
 		emit_stores(e, d);
 	if (jump != 0 && e->n <= CODE_MAX) {
@@ -555,7 +592,7 @@ static void emit_stub(struct emitter *e, const struct native_stub *s,
 		memcpy(e->code + jump - 4, &rel, 4);
 	}
 	if (s->attr & STUB_YMM)
-		EMIT(e, 0xc5, 0xf8, 0x77);			/* vzeroupper */
+		EMIT(e, 0xc5, 0xf8, 0x77); /* vzeroupper */
 	EMIT(e, 0xc3);
 }
 
@@ -625,8 +662,8 @@ int stub_get(struct native *n, const struct native_decoded *d, const uint8_t *by
 		return -EINVAL;
 	for (s = n->bucket[want.hash % STUB_BUCKETS]; s != NULL; s = s->next) {
 		if (s->hash == want.hash && s->key_len == want.key_len &&
-		    memcmp(s->key, want.key, want.key_len) == 0 && s->fop == want.fop &&
-		    s->unit == want.unit) {
+		    memcmp(s->key, want.key, want.key_len) == 0 &&
+		    s->fop == want.fop && s->unit == want.unit) {
 			s->refs++;
 			*out = s;
 			return 0;
@@ -664,8 +701,8 @@ void stub_put(struct native *n, struct native_stub *s)
 	s->refs--;
 }
 
-int stub_spare(struct native *n, const struct native_decoded *d, const uint8_t *bytes,
-    enum cpu_mode mode, struct native_stub *out)
+int stub_spare(struct native *n, const struct native_decoded *d,
+    const uint8_t *bytes, enum cpu_mode mode, struct native_stub *out)
 {
 	uint32_t a = 0, b, c = 0, dx;
 	struct emitter e;
@@ -674,8 +711,14 @@ int stub_spare(struct native *n, const struct native_decoded *d, const uint8_t *
 	if (stub_prepare(out, &e, d, bytes, mode) < 0)
 		return -EINVAL;
 	memcpy(n->spare_rw, e.code, e.n);
-	/* The code was written through another address: serialize (SDM vol. 3, 8.1.3). */
-	__asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(dx) : : "memory");
+	/*
+	 * The code was written through another address: serialize (SDM vol.
+	 * 3, 8.1.3).
+	 */
+	__asm__ volatile("cpuid"
+			 : "+a"(a), "=b"(b), "+c"(c), "=d"(dx)
+			 :
+			 : "memory");
 	out->code = (native_code *)(void *)n->spare_rx;
 	return 0;
 }

@@ -19,15 +19,18 @@ static uint64_t context(struct soft_cpu *cpu, struct cpuid_context *ctx)
 	if (cpu->host->msr_read(cpu->host->arg, cpu->id, MSR_APIC_BASE, &base))
 		base = APIC_ENABLED;
 	*ctx = (struct cpuid_context){
-		.cpu = cpu->id, .cr4 = cpu->cr4, .xcr0 = cpu->xcr0,
+		.cpu = cpu->id,
+		.cr4 = cpu->cr4,
+		.xcr0 = cpu->xcr0,
 		.apic_enabled = base & APIC_ENABLED,
 		.x2apic = base & APIC_ENABLED && base & APIC_X2APIC,
 	};
 	return (cpu->cr4 << 10) | (cpu->xcr0 & 0xff) << 2 | ctx->apic_enabled << 1 |
-	    ctx->x2apic;
+	       ctx->x2apic;
 }
 
-void cpu_cpuid(struct soft_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
+void cpu_cpuid(
+    struct soft_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 {
 	struct cpu_policy *p = &cpu->policy;
 	struct cpuid_context ctx;
@@ -81,7 +84,8 @@ static void fill(struct soft_cpu *cpu, struct cpu_policy *p)
 	if (e0[0] >= 0x80000021)
 		cpu_cpuid(cpu, 0x80000021, 0, e21);
 
-	p->amd = l0[2] == 0x444d4163 || l0[2] == 0x656e6975; /* "cAMD", "uine" (Hygon) */
+	p->amd =
+	    l0[2] == 0x444d4163 || l0[2] == 0x656e6975; /* "cAMD", "uine" (Hygon) */
 	p->lm = e1[3] & BIT(29);
 	bits = e8[0] & 0xff;
 	p->maxphyaddr = bits < 36 ? 36 : bits > 52 ? 52 : bits;
@@ -93,7 +97,7 @@ static void fill(struct soft_cpu *cpu, struct cpu_policy *p)
 	p->has_tsc_adjust = l7[1] & BIT(1);
 	p->has_arch_cap = l7[3] & BIT(29);
 	p->has_spec_ctrl = l7[3] & (BIT(26) | BIT(27) | BIT(31)) ||
-	    e8[1] & (BIT(14) | BIT(15) | BIT(24));
+			   e8[1] & (BIT(14) | BIT(15) | BIT(24));
 	p->has_mca = l1[3] & BIT(14);
 
 	p->cr4_mask = 0;

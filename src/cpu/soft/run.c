@@ -16,7 +16,7 @@
 
 #include <Zydis/Mnemonic.h>
 
-#define DR6_BS	    0x4000u
+#define DR6_BS      0x4000u
 #define DR7_ENABLES 0xffu
 
 /* Not a reason to leave run(). */
@@ -39,7 +39,9 @@ void interp_block(struct soft_cpu *cpu, struct block *b)
 	cpu->stats.blocks++;
 }
 
-/* #DB for the trap flag is not taken after what entered the kernel and cleared it. */
+/*
+ * #DB for the trap flag is not taken after what entered the kernel and cleared it.
+ */
 static bool enters_kernel(const struct insn *in)
 {
 	switch (in->mnemonic) {
@@ -57,7 +59,7 @@ static bool enters_kernel(const struct insn *in)
 static bool needs_step(const struct soft_cpu *cpu)
 {
 	return cpu->shadow | !!(cpu->rflags & (RF_TF | RF_RF)) |
-	    !!(cpu->dr7 & DR7_ENABLES) | !!cpu->pending_db;
+	       !!(cpu->dr7 & DR7_ENABLES) | !!cpu->pending_db;
 }
 
 /*
@@ -145,7 +147,7 @@ static enum engine_exit look_up(struct soft_cpu *cpu)
 static bool must_look_up(const struct soft_cpu *cpu)
 {
 	return atomic_load_explicit(&cpu->link.events, memory_order_relaxed) != 0 ||
-	    cpu->halted || (cpu->intr_waiting && cpu->rflags & RF_IF);
+	       cpu->halted || (cpu->intr_waiting && cpu->rflags & RF_IF);
 }
 
 static enum engine_exit loop(struct soft_cpu *cpu)
@@ -170,7 +172,8 @@ static enum engine_exit loop(struct soft_cpu *cpu)
 			int rc = step(cpu);
 
 			if (rc < 0)
-				return rc == -ENOMEM ? ENGINE_ERROR : ENGINE_SHUTDOWN;
+				return rc == -ENOMEM ? ENGINE_ERROR
+						     : ENGINE_SHUTDOWN;
 			continue;
 		}
 		b = block_get(cpu);

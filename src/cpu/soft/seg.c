@@ -42,8 +42,8 @@ bool desc_try_load(struct soft_cpu *cpu, uint16_t sel, struct desc *d)
 	return true;
 }
 
-void desc_load(struct soft_cpu *cpu, uint16_t sel, struct desc *d, int vector,
-    unsigned ext)
+void desc_load(
+    struct soft_cpu *cpu, uint16_t sel, struct desc *d, int vector, unsigned ext)
 {
 	if (!desc_try_load(cpu, sel, d))
 		cpu_raise_error(cpu, vector, (sel & 0xfffc) | ext);
@@ -72,14 +72,16 @@ void seg_load_real(struct soft_cpu *cpu, unsigned seg, uint16_t sel)
 		s->limit = 0xffff;
 	}
 	if (seg == SEG_CS)
-		s->access = (s->access & (ACC_DB | ACC_G)) | ACC_P | ACC_S | ACC_RW |
-		    ACC_A;
+		s->access =
+		    (s->access & (ACC_DB | ACC_G)) | ACC_P | ACC_S | ACC_RW | ACC_A;
 }
 
 void seg_load_vm86(struct soft_cpu *cpu, unsigned seg, uint16_t sel)
 {
 	cpu->seg[seg] = (struct soft_seg){
-		.sel = sel, .base = (uint32_t)sel << 4, .limit = 0xffff,
+		.sel = sel,
+		.base = (uint32_t)sel << 4,
+		.limit = 0xffff,
 		.access = ACC_P | 3 << 5 | ACC_S | ACC_RW | ACC_A,
 	};
 }
@@ -87,24 +89,28 @@ void seg_load_vm86(struct soft_cpu *cpu, unsigned seg, uint16_t sel)
 void seg_set_null(struct soft_cpu *cpu, unsigned seg, uint16_t sel, unsigned dpl)
 {
 	cpu->seg[seg] = (struct soft_seg){
-		.sel = sel, .access = SEG_ACCESS_UNUSABLE | dpl << 5,
+		.sel = sel,
+		.access = SEG_ACCESS_UNUSABLE | dpl << 5,
 	};
 }
 
 void seg_set_flat_code(struct soft_cpu *cpu, uint16_t sel, unsigned dpl, bool is64)
 {
 	cpu->seg[SEG_CS] = (struct soft_seg){
-		.sel = sel, .limit = 0xffffffff,
-		.access = ACC_G | (is64 ? ACC_L : ACC_DB) | ACC_P | dpl << 5 | ACC_S |
-		    ACC_CODE | ACC_RW | ACC_A,
+		.sel = sel,
+		.limit = 0xffffffff,
+		.access = ACC_G | (is64 ? ACC_L : ACC_DB) | ACC_P | dpl << 5 |
+			  ACC_S | ACC_CODE | ACC_RW | ACC_A,
 	};
 }
 
 void seg_set_flat_stack(struct soft_cpu *cpu, uint16_t sel, unsigned dpl)
 {
 	cpu->seg[SEG_SS] = (struct soft_seg){
-		.sel = sel, .limit = 0xffffffff,
-		.access = ACC_G | ACC_DB | ACC_P | dpl << 5 | ACC_S | ACC_RW | ACC_A,
+		.sel = sel,
+		.limit = 0xffffffff,
+		.access =
+		    ACC_G | ACC_DB | ACC_P | dpl << 5 | ACC_S | ACC_RW | ACC_A,
 	};
 }
 
@@ -113,12 +119,13 @@ bool seg_covers(const struct soft_seg *s, uint32_t off, unsigned size)
 	uint64_t last = (uint64_t)off + size - 1;
 
 	if ((s->access & (ACC_CODE | ACC_CE)) == ACC_CE && s->access & ACC_S)
-		return off > s->limit && last <= (s->access & ACC_DB ? 0xffffffff : 0xffff);
+		return off > s->limit &&
+		       last <= (s->access & ACC_DB ? 0xffffffff : 0xffff);
 	return last <= s->limit;
 }
 
-void code_check_rip(struct soft_cpu *cpu, const struct soft_seg *cs, uint64_t rip,
-    unsigned ext)
+void code_check_rip(
+    struct soft_cpu *cpu, const struct soft_seg *cs, uint64_t rip, unsigned ext)
 {
 	if (cpu->long_mode && cs->access & ACC_L) {
 		if (!is_canonical(rip))
@@ -211,8 +218,8 @@ void seg_drop_privileged(struct soft_cpu *cpu, unsigned new_cpl)
 	}
 }
 
-void tss_stack(struct soft_cpu *cpu, unsigned cpl, unsigned ext, uint16_t *ss,
-    uint32_t *esp)
+void tss_stack(
+    struct soft_cpu *cpu, unsigned cpl, unsigned ext, uint16_t *ss, uint32_t *esp)
 {
 	const struct soft_seg *tr = &cpu->seg[SEG_TR];
 	bool is32 = tr->access & 8;

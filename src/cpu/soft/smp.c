@@ -6,7 +6,7 @@
 #include "cpu/soft/mmu.h"
 #include "cpu/soft/smp.h"
 
-#define NOBODY	   UINT32_MAX
+#define NOBODY     UINT32_MAX
 #define QUEUE_SIZE 32
 
 struct range {
@@ -19,7 +19,7 @@ struct mailbox {
 	_Atomic uint32_t posted, answered; /* counts of requests */
 	pthread_mutex_t lock;
 	unsigned count;
-	bool all_code;		/* the queue overflowed: drop every block */
+	bool all_code; /* the queue overflowed: drop every block */
 	struct range code[QUEUE_SIZE];
 	unsigned npages;
 	bool all_pages;
@@ -28,9 +28,9 @@ struct mailbox {
 
 struct exclusive {
 	struct mailbox box[64];
-	pthread_mutex_t claim;	/* one vCPU makes a page a code page at a time */
+	pthread_mutex_t claim; /* one vCPU makes a page a code page at a time */
 	pthread_mutex_t section;
-	pthread_cond_t changed;	/* with state_lock: presence, answers, owner */
+	pthread_cond_t changed; /* with state_lock: presence, answers, owner */
 	pthread_mutex_t state_lock;
 	_Atomic uint32_t owner;
 	_Atomic uint32_t waiters; /* threads in changed */
@@ -84,7 +84,8 @@ static void announce(struct exclusive *x)
 	pthread_mutex_unlock(&x->state_lock);
 }
 
-static void post(struct soft_cpu *to, const struct range *code, const uint64_t *page)
+static void post(
+    struct soft_cpu *to, const struct range *code, const uint64_t *page)
 {
 	struct mailbox *b = box_of(to);
 
@@ -206,8 +207,8 @@ void smp_answer(struct soft_cpu *cpu)
 }
 
 /* Waits until other is outside or has answered what was posted; cpu is outside. */
-static void wait_for(struct exclusive *x, struct mailbox *other, uint32_t ticket,
-    bool outside_only)
+static void wait_for(
+    struct exclusive *x, struct mailbox *other, uint32_t ticket, bool outside_only)
 {
 	for (;;) {
 		if (!atomic_load(&other->inside))
@@ -226,8 +227,8 @@ static void wait_for(struct exclusive *x, struct mailbox *other, uint32_t ticket
 	}
 }
 
-void smp_code_written(struct soft_engine *e, struct soft_cpu *but, uint64_t gpa,
-    uint64_t len)
+void smp_code_written(
+    struct soft_engine *e, struct soft_cpu *but, uint64_t gpa, uint64_t len)
 {
 	struct range r = { gpa, gpa + len };
 

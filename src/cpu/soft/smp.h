@@ -36,9 +36,11 @@ void smp_answer(struct soft_cpu *cpu);
 /* The current instruction was left by a fault: gives back an exclusive section. */
 void smp_abandon(struct soft_cpu *cpu);
 
-/* Blocks that overlap [gpa, gpa+len) go, on all vCPUs but the given one (or NULL). */
-void smp_code_written(struct soft_engine *e, struct soft_cpu *but, uint64_t gpa,
-    uint64_t len);
+/*
+ * Blocks that overlap [gpa, gpa+len) go, on all vCPUs but the given one (or NULL).
+ */
+void smp_code_written(
+    struct soft_engine *e, struct soft_cpu *but, uint64_t gpa, uint64_t len);
 /* cpu will hold blocks on the RAM page at gpa / holds none any more. */
 void smp_code_claim(struct soft_cpu *cpu, uint64_t gpa);
 void smp_code_release(struct soft_cpu *cpu, uint64_t gpa);

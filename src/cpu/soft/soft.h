@@ -34,46 +34,46 @@
 #include "vmm/state.h"
 
 /* RFLAGS */
-#define RF_CF	  0x0001u
-#define RF_PF	  0x0004u
-#define RF_AF	  0x0010u
-#define RF_ZF	  0x0040u
-#define RF_SF	  0x0080u
-#define RF_TF	  0x0100u
-#define RF_IF	  0x0200u
-#define RF_DF	  0x0400u
-#define RF_OF	  0x0800u
-#define RF_IOPL	  0x3000u
-#define RF_NT	  0x4000u
-#define RF_RF	  0x10000u
-#define RF_VM	  0x20000u
-#define RF_AC	  0x40000u
-#define RF_VIF	  0x80000u
-#define RF_VIP	  0x100000u
-#define RF_ID	  0x200000u
-#define RF_STATUS (RF_CF | RF_PF | RF_AF | RF_ZF | RF_SF | RF_OF)
+#define RF_CF          0x0001u
+#define RF_PF          0x0004u
+#define RF_AF          0x0010u
+#define RF_ZF          0x0040u
+#define RF_SF          0x0080u
+#define RF_TF          0x0100u
+#define RF_IF          0x0200u
+#define RF_DF          0x0400u
+#define RF_OF          0x0800u
+#define RF_IOPL        0x3000u
+#define RF_NT          0x4000u
+#define RF_RF          0x10000u
+#define RF_VM          0x20000u
+#define RF_AC          0x40000u
+#define RF_VIF         0x80000u
+#define RF_VIP         0x100000u
+#define RF_ID          0x200000u
+#define RF_STATUS      (RF_CF | RF_PF | RF_AF | RF_ZF | RF_SF | RF_OF)
 
-#define CR0_PE 0x1u
-#define CR0_MP 0x2u
-#define CR0_EM 0x4u
-#define CR0_TS 0x8u
-#define CR0_ET 0x10u
-#define CR0_NE 0x20u
-#define CR0_WP 0x10000u
-#define CR0_AM 0x40000u
-#define CR0_NW 0x20000000u
-#define CR0_CD 0x40000000u
-#define CR0_PG 0x80000000u
+#define CR0_PE         0x1u
+#define CR0_MP         0x2u
+#define CR0_EM         0x4u
+#define CR0_TS         0x8u
+#define CR0_ET         0x10u
+#define CR0_NE         0x20u
+#define CR0_WP         0x10000u
+#define CR0_AM         0x40000u
+#define CR0_NW         0x20000000u
+#define CR0_CD         0x40000000u
+#define CR0_PG         0x80000000u
 
-#define CR4_VME	       0x1u
-#define CR4_PVI	       0x2u
-#define CR4_TSD	       0x4u
-#define CR4_DE	       0x8u
-#define CR4_PSE	       0x10u
-#define CR4_PAE	       0x20u
-#define CR4_MCE	       0x40u
-#define CR4_PGE	       0x80u
-#define CR4_PCE	       0x100u
+#define CR4_VME        0x1u
+#define CR4_PVI        0x2u
+#define CR4_TSD        0x4u
+#define CR4_DE         0x8u
+#define CR4_PSE        0x10u
+#define CR4_PAE        0x20u
+#define CR4_MCE        0x40u
+#define CR4_PGE        0x80u
+#define CR4_PCE        0x100u
 #define CR4_OSFXSR     0x200u
 #define CR4_OSXMMEXCPT 0x400u
 #define CR4_UMIP       0x800u
@@ -83,24 +83,25 @@
 #define CR4_SMEP       0x100000u
 #define CR4_SMAP       0x200000u
 
-#define EFER_SCE     0x1u
-#define EFER_LME     0x100u
-#define EFER_LMA     0x400u
-#define EFER_NXE     0x800u
-#define EFER_AUTOIBRS 0x200000u
+#define EFER_SCE       0x1u
+#define EFER_LME       0x100u
+#define EFER_LMA       0x400u
+#define EFER_NXE       0x800u
+#define EFER_AUTOIBRS  0x200000u
 
 enum { /* exception vectors */
 	EXC_DE = 0, EXC_DB = 1, EXC_NMI = 2, EXC_BP = 3, EXC_OF = 4, EXC_BR = 5,
 	EXC_UD = 6, EXC_NM = 7, EXC_DF = 8, EXC_TS = 10, EXC_NP = 11, EXC_SS = 12,
-	EXC_GP = 13, EXC_PF = 14, EXC_MF = 16, EXC_AC = 17, EXC_MC = 18, EXC_XM = 19,
+	EXC_GP = 13, EXC_PF = 14, EXC_MF = 16, EXC_AC = 17, EXC_MC = 18,
+	EXC_XM = 19,
 };
 
 /* #PF error code */
-#define PF_P	0x1u
-#define PF_W	0x2u
-#define PF_U	0x4u
+#define PF_P    0x1u
+#define PF_W    0x2u
+#define PF_U    0x4u
 #define PF_RSVD 0x8u
-#define PF_I	0x10u
+#define PF_I    0x10u
 
 /*
  * Software TLB. Direct-mapped by virtual page; an entry is valid for an access
@@ -115,18 +116,19 @@ enum { /* exception vectors */
 
 struct tlb_entry {
 	uint64_t tag_r, tag_w, tag_x;
-	uint64_t delta;		/* host - gva */
-	uint64_t gpa;		/* page address */
-	uint32_t global;	/* G bit: survives a CR3 write */
-	uint32_t level;		/* bytes mapped by the guest's entry, as a shift: 12, 21, 30 */
-	uint64_t lin;		/* page address it was filled for; level 0: never filled */
+	uint64_t delta;  /* host - gva */
+	uint64_t gpa;    /* page address */
+	uint32_t global; /* G bit: survives a CR3 write */
+	uint32_t
+	    level; /* bytes mapped by the guest's entry, as a shift: 12, 21, 30 */
+	uint64_t lin; /* page address it was filled for; level 0: never filled */
 	uint64_t pad;
 };
 
 enum mmu_idx {
-	MMU_KERNEL,	/* CPL 0-2, may touch user pages (SMAP off or AC set) */
-	MMU_KERNEL_SMAP,/* CPL 0-2, SMAP on and AC clear */
-	MMU_USER,	/* CPL 3 */
+	MMU_KERNEL,      /* CPL 0-2, may touch user pages (SMAP off or AC set) */
+	MMU_KERNEL_SMAP, /* CPL 0-2, SMAP on and AC clear */
+	MMU_USER,        /* CPL 3 */
 	MMU_COUNT,
 };
 
@@ -150,71 +152,73 @@ typedef void insn_fn(struct soft_cpu *cpu, const struct insn *in);
 
 enum opnd_kind {
 	OPND_NONE,
-	OPND_GPR,	/* reg 0-15 */
-	OPND_GPR8H,	/* AH CH DH BH: reg is 0-3 */
-	OPND_MEM,	/* address in the insn */
-	OPND_IMM,	/* value in insn.imm (insn.imm2 for a second one) */
-	OPND_REL,	/* branch: displacement from the next instruction in insn.imm */
-	OPND_FAR,	/* ptr16:16/32: selector in imm2, offset in imm */
-	OPND_SEG,	/* reg = SEG_* */
-	OPND_CR, OPND_DR,
-	OPND_OTHER,	/* x87, MMX, XMM, YMM, mask: look at the bytes again */
+	OPND_GPR,   /* reg 0-15 */
+	OPND_GPR8H, /* AH CH DH BH: reg is 0-3 */
+	OPND_MEM,   /* address in the insn */
+	OPND_IMM,   /* value in insn.imm (insn.imm2 for a second one) */
+	OPND_REL,   /* branch: displacement from the next instruction in insn.imm */
+	OPND_FAR,   /* ptr16:16/32: selector in imm2, offset in imm */
+	OPND_SEG,   /* reg = SEG_* */
+	OPND_CR,
+	OPND_DR,
+	OPND_OTHER, /* x87, MMX, XMM, YMM, mask: look at the bytes again */
 };
 
 struct operand {
 	uint8_t kind;
 	uint8_t reg;
-	uint16_t size;	/* bytes */
+	uint16_t size; /* bytes */
 };
 
 #define INSN_LOCK	0x0001u
 #define INSN_REP	0x0002u /* F3 */
 #define INSN_REPNE	0x0004u /* F2 */
-#define INSN_END	0x0008u /* last of its block: branches, mode and TLB changes ... */
+#define INSN_END	0x0008u /* last of its block: branch, mode or TLB change */
 #define INSN_STORES	0x0010u /* may write memory */
 #define INSN_LOADS	0x0020u
 #define INSN_RIPREL	0x0040u /* disp is relative to the next instruction */
-#define INSN_NOSEG	0x0080u /* the memory operand is an address only (LEA, NOP) */
+#define INSN_NOSEG	0x0080u /* memory operand is an address only (LEA, NOP) */
 #define INSN_BRANCH	0x0100u /* direct or indirect near branch, call, ret */
-#define INSN_FLAT	0x0200u /* 64-bit addressing, no FS/GS, not RIPREL: no base to add */
+#define INSN_FLAT	0x0200u /* 64-bit, no FS/GS, not RIPREL: no base to add */
 
 #define REG_NONE 0xffu
 
 /* One decoded instruction; immutable once its block is published. */
 struct insn {
 	insn_fn *fn;
-	void *aux;		/* fn's own: native.c's stub */
+	void *aux; /* fn's own: native.c's stub */
 	int64_t imm;
 	int64_t disp;
 	int32_t imm2;
-	uint16_t mnemonic;	/* ZydisMnemonic */
-	uint16_t flags;		/* INSN_ */
+	uint16_t mnemonic; /* ZydisMnemonic */
+	uint16_t flags;    /* INSN_ */
 	uint8_t len;
-	uint8_t opsize;		/* effective operand size in bytes: 1 2 4 8 */
-	uint8_t addrsize;	/* 2 4 8 */
-	uint8_t stacksize;	/* of implicit stack accesses: 2 4 8 */
-	uint8_t nopnd;		/* explicit operands */
-	uint8_t seg;		/* of the memory operand: SEG_* */
-	uint8_t base, index;	/* GPR numbers or REG_NONE */
-	uint8_t scale;		/* 1 2 4 8 */
-	uint8_t mode;		/* enum cpu_mode it was decoded for */
+	uint8_t opsize;      /* effective operand size in bytes: 1 2 4 8 */
+	uint8_t addrsize;    /* 2 4 8 */
+	uint8_t stacksize;   /* of implicit stack accesses: 2 4 8 */
+	uint8_t nopnd;       /* explicit operands */
+	uint8_t seg;         /* of the memory operand: SEG_* */
+	uint8_t base, index; /* GPR numbers or REG_NONE */
+	uint8_t scale;       /* 1 2 4 8 */
+	uint8_t mode;        /* enum cpu_mode it was decoded for */
 	uint8_t bytes[15];
-	uint8_t cc;		/* condition code 0-15 of Jcc, SETcc, CMOVcc */
-	uint16_t flags_read;	/* RF_STATUS bits it reads / may write */
+	uint8_t cc;          /* condition code 0-15 of Jcc, SETcc, CMOVcc */
+	uint16_t flags_read; /* RF_STATUS bits it reads / may write */
 	uint16_t flags_written;
 	struct operand op[4];
 };
 
 struct soft_seg {
 	uint64_t base;
-	uint32_t limit;		/* bytes */
-	uint32_t access;	/* as struct vcpu_seg */
+	uint32_t limit;  /* bytes */
+	uint32_t access; /* as struct vcpu_seg */
 	uint16_t sel;
 };
 
 struct soft_stats {
 	uint64_t insns, blocks, block_misses, tlb_misses, page_walks, page_faults,
-	    exceptions, interrupts, io, mmio, hlt, invalidations, flushes, exclusive;
+	    exceptions, interrupts, io, mmio, hlt, invalidations, flushes,
+	    exclusive;
 };
 
 /*
@@ -224,7 +228,7 @@ struct soft_stats {
 #define CPUID_CACHE 32
 struct cpu_policy {
 	bool ready;
-	bool amd;		/* AMD's rules of SYSCALL, SYSRET, SYSENTER */
+	bool amd; /* AMD's rules of SYSCALL, SYSRET, SYSENTER */
 	bool rdtscp, rdpid, rdrand, rdseed, invpcid, lm;
 	uint8_t maxphyaddr;
 	uint64_t cr4_mask, efer_mask, xcr0_mask;
@@ -237,7 +241,7 @@ struct cpu_policy {
 };
 
 struct soft_cpu {
-	struct vcpu_link link;		/* must be first */
+	struct vcpu_link link; /* must be first */
 	uint64_t gpr[16];
 	uint64_t rip, next_rip;
 	uint64_t rflags;
@@ -247,18 +251,18 @@ struct soft_cpu {
 
 	/* derived, see cpu_update_mode() */
 	uint8_t cpl;
-	uint8_t mode;		/* enum cpu_mode */
-	uint8_t mmu_idx;	/* enum mmu_idx for data accesses now */
-	bool long_mode;		/* EFER.LMA */
-	bool protected_mode;	/* CR0.PE and not VM86 */
-	uint8_t stack_size;	/* of SP: 2 4 8 */
-	bool shadow;		/* interrupts and #DB held off for the next instruction */
+	uint8_t mode;        /* enum cpu_mode */
+	uint8_t mmu_idx;     /* enum mmu_idx for data accesses now */
+	bool long_mode;      /* EFER.LMA */
+	bool protected_mode; /* CR0.PE and not VM86 */
+	uint8_t stack_size;  /* of SP: 2 4 8 */
+	bool shadow; /* interrupts and #DB held off for the next instruction */
 	bool nmi_blocked;
-	bool intr_waiting;	/* an EV_INTR was seen with IF clear */
-	bool stop_block;	/* leave the current block after this instruction */
-	uint64_t rip_mask;	/* 0xffff, 0xffffffff or all ones */
+	bool intr_waiting; /* an EV_INTR was seen with IF clear */
+	bool stop_block;   /* leave the current block after this instruction */
+	uint64_t rip_mask; /* 0xffff, 0xffffffff or all ones */
 
-	struct tlb *tlb;	/* of the current address space context */
+	struct tlb *tlb; /* of the current address space context */
 
 	uint64_t cr0, cr2, cr3, cr4, efer, xcr0, xss;
 	uint64_t dr[4], dr6, dr7;
@@ -267,45 +271,49 @@ struct soft_cpu {
 	uint64_t pat, tsc_aux, tsc_offset, tsc_adjust, misc_enable, spec_ctrl;
 	uint64_t mtrr_def, mtrr_fixed[11], mtrr_base[8], mtrr_mask[8];
 
-	uint8_t fpu[XSAVE_SIZE] __attribute__((aligned(64))); /* standard XSAVE form */
+	uint8_t fpu[XSAVE_SIZE]
+	    __attribute__((aligned(64))); /* standard XSAVE form */
 
 	struct soft_engine *engine;
 	struct memory *mem;
 	const struct engine_host *host;
 	unsigned id;
-	uint64_t pending_db;	/* DR6 bits of debug conditions of this instruction */
+	uint64_t pending_db; /* DR6 bits of debug conditions of this instruction */
 
 	/* Delivery in progress, for #DF escalation; -1: none. */
 	int delivering;
 
-	struct block *block;	/* being interpreted */
+	struct block *block; /* being interpreted */
 	unsigned block_pos;
-	jmp_buf env;		/* cpu_raise() lands in run.c */
-	int raise_vector;	/* what was raised */
+	jmp_buf env;      /* cpu_raise() lands in run.c */
+	int raise_vector; /* what was raised */
 	bool raise_has_error;
 	uint32_t raise_error;
 	uint64_t raise_cr2;
 
 	struct block_cache *blocks;
-	struct jit *jit;	/* NULL: interpreter only */
+	struct jit *jit; /* NULL: interpreter only */
 	/* Runs one block: interp_block(), or the translator's entry. */
 	void (*run_block)(struct soft_cpu *cpu, struct block *b);
-	/* The translator's: a block with a translation becomes stale. May be NULL. */
+	/*
+	 * The translator's: a block with a translation becomes stale. May be NULL.
+	 */
 	void (*block_dropped)(struct soft_cpu *cpu, struct block *b);
 	struct native *native;
-	struct mmu *mmu;	/* private to mmu.c: contexts, PCIDs */
+	struct mmu *mmu; /* private to mmu.c: contexts, PCIDs */
 	struct soft_stats stats;
 	bool halted;
-	unsigned pauses;	/* PAUSEs executed: now and then the host CPU is yielded */
+	unsigned pauses; /* PAUSEs executed: now and then the host CPU is yielded */
 	struct cpu_policy policy;
 };
 
 struct soft_engine {
 	struct engine_config cfg;
-	struct engine_host host; /* cfg.host's, with the vCPU outside during each call */
+	struct engine_host
+	    host; /* cfg.host's, with the vCPU outside during each call */
 	struct soft_cpu *cpu[64];
 	unsigned ncpu;
-	bool jit;	/* vCPUs translate */
+	bool jit; /* vCPUs translate */
 	struct codemem *codemem;
 	struct exclusive *exclusive;
 };
@@ -326,10 +334,16 @@ int cpu_deliver_nmi(struct soft_cpu *cpu);
 /* #DB after an instruction completed (TF, data breakpoints); as above. */
 int cpu_deliver_debug(struct soft_cpu *cpu);
 
-/* debug.c: instruction breakpoints that match at rip, as DR6 bits; 0: none (or RF set). */
+/*
+ * debug.c: instruction breakpoints that match at rip, as DR6 bits; 0: none (or RF
+ * set).
+ */
 uint64_t cpu_code_breakpoints(const struct soft_cpu *cpu);
-/* Data breakpoints hit by an access (write: a store; else a load): sets pending_db. */
-void cpu_data_breakpoints(struct soft_cpu *cpu, uint64_t lin, unsigned size, bool write);
+/*
+ * Data breakpoints hit by an access (write: a store; else a load): sets pending_db.
+ */
+void cpu_data_breakpoints(
+    struct soft_cpu *cpu, uint64_t lin, unsigned size, bool write);
 /* Whether DR7 arms any data breakpoint: then no access may skip the check above. */
 bool cpu_data_breakpoints_armed(const struct soft_cpu *cpu);
 
@@ -354,17 +368,22 @@ void cpu_write_cr4(struct soft_cpu *cpu, uint64_t v);
 uint64_t mmu_load(struct soft_cpu *cpu, uint64_t lin, unsigned size);
 void mmu_store(struct soft_cpu *cpu, uint64_t lin, unsigned size, uint64_t v);
 void mmu_load_bytes(struct soft_cpu *cpu, uint64_t lin, void *buf, unsigned n);
-void mmu_store_bytes(struct soft_cpu *cpu, uint64_t lin, const void *buf, unsigned n);
-/* Would a write / read of n bytes succeed? Raises if not. Sets A/D as the access would. */
+void mmu_store_bytes(
+    struct soft_cpu *cpu, uint64_t lin, const void *buf, unsigned n);
+/*
+ * Would a write / read of n bytes succeed? Raises if not. Sets A/D as the access
+ * would.
+ */
 void mmu_probe_write(struct soft_cpu *cpu, uint64_t lin, unsigned n);
 void mmu_probe_read(struct soft_cpu *cpu, uint64_t lin, unsigned n);
 /* Implicit supervisor accesses (GDT, IDT, TSS, LDT, page-delivered stacks). */
 uint64_t mmu_load_sys(struct soft_cpu *cpu, uint64_t lin, unsigned size);
 void mmu_store_sys(struct soft_cpu *cpu, uint64_t lin, unsigned size, uint64_t v);
 /* With the rights of a given privilege: stacks of the ring being entered. */
-uint64_t mmu_load_idx(struct soft_cpu *cpu, enum mmu_idx idx, uint64_t lin, unsigned size);
-void mmu_store_idx(struct soft_cpu *cpu, enum mmu_idx idx, uint64_t lin, unsigned size,
-    uint64_t v);
+uint64_t mmu_load_idx(
+    struct soft_cpu *cpu, enum mmu_idx idx, uint64_t lin, unsigned size);
+void mmu_store_idx(struct soft_cpu *cpu, enum mmu_idx idx, uint64_t lin,
+    unsigned size, uint64_t v);
 /*
  * Host pointer for a read-modify-write of size bytes at lin that lie in one RAM
  * page and may be written (raises #PF if not). NULL: MMIO, page-crossing, a page
@@ -377,27 +396,34 @@ void *mmu_rmw_ptr(struct soft_cpu *cpu, uint64_t lin, unsigned size);
  * Host pointer and number of contiguous bytes (1 .. max, within a page or wider)
  * for string instructions; NULL: go element by element. write: as mmu_rmw_ptr.
  */
-uint8_t *mmu_span(struct soft_cpu *cpu, uint64_t lin, bool write, uint64_t max,
-    uint64_t *len);
-/* Instruction fetch: fills buf with up to n bytes at lin from executable pages; returns
- * bytes got (stops before a page that cannot be fetched, raises if none can). gpa[2]:
- * physical pages used. */
-unsigned mmu_fetch(struct soft_cpu *cpu, uint64_t lin, uint8_t *buf, unsigned n,
-    uint64_t gpa[2]);
+uint8_t *mmu_span(
+    struct soft_cpu *cpu, uint64_t lin, bool write, uint64_t max, uint64_t *len);
+/*
+ * Instruction fetch: fills buf with up to n bytes at lin from executable pages;
+ * returns bytes got (stops before a page that cannot be fetched, raises if none
+ * can). gpa[2]: physical pages used.
+ */
+unsigned mmu_fetch(
+    struct soft_cpu *cpu, uint64_t lin, uint8_t *buf, unsigned n, uint64_t gpa[2]);
 /* Physical address of code at lin (raises #PF), through tag_x. */
 uint64_t mmu_code_gpa(struct soft_cpu *cpu, uint64_t lin);
 /* Debugger walk without side effects; 0 or -EFAULT. */
 int mmu_translate(struct soft_cpu *cpu, uint64_t lin, uint64_t *gpa);
 /*
- * Fill the fast entry for an access (kind 'r' 'w' 'x') or raise; returns it, NULL for
- * MMIO. The tag of the kind may still be invalid (code or watched page): check it.
+ * Fill the fast entry for an access (kind 'r' 'w' 'x') or raise; returns it, NULL
+ * for MMIO. The tag of the kind may still be invalid (code or watched page): check
+ * it.
  */
-struct tlb_entry *mmu_fill(struct soft_cpu *cpu, uint64_t lin, enum mmu_idx idx, char kind);
+struct tlb_entry *mmu_fill(
+    struct soft_cpu *cpu, uint64_t lin, enum mmu_idx idx, char kind);
 
-void mmu_flush_all(struct soft_cpu *cpu);		/* CR0.PG, CR4, EFER changes: globals too */
-void mmu_flush_page(struct soft_cpu *cpu, uint64_t lin);/* INVLPG */
+void mmu_flush_all(
+    struct soft_cpu *cpu); /* CR0.PG, CR4, EFER changes: globals too */
+void mmu_flush_page(struct soft_cpu *cpu, uint64_t lin); /* INVLPG */
 void mmu_invpcid(struct soft_cpu *cpu, unsigned type, uint64_t pcid, uint64_t lin);
-/* CR3 was written (cpu->cr3 holds the new value): switch context. noflush: bit 63. */
+/*
+ * CR3 was written (cpu->cr3 holds the new value): switch context. noflush: bit 63.
+ */
 void mmu_cr3_written(struct soft_cpu *cpu, bool noflush);
 int mmu_create(struct soft_cpu *cpu);
 void mmu_destroy(struct soft_cpu *cpu);
@@ -407,16 +433,18 @@ void mmu_destroy(struct soft_cpu *cpu);
  * rights checked in 16/32-bit modes, canonical form in 64-bit; raises #GP/#SS.
  * size bytes will be accessed, write says how.
  */
-uint64_t insn_linear(struct soft_cpu *cpu, const struct insn *in, unsigned size,
-    bool write);
+uint64_t insn_linear(
+    struct soft_cpu *cpu, const struct insn *in, unsigned size, bool write);
 /* The same for an explicit segment and offset (string and stack instructions). */
-uint64_t seg_linear(struct soft_cpu *cpu, unsigned seg, uint64_t off, unsigned addrsize,
-    unsigned size, bool write);
+uint64_t seg_linear(struct soft_cpu *cpu, unsigned seg, uint64_t off,
+    unsigned addrsize, unsigned size, bool write);
 /* Offset part only (LEA). */
 uint64_t insn_offset(const struct soft_cpu *cpu, const struct insn *in);
 
-/* run.c: all other vCPUs stopped at instruction boundaries, for accesses that no
- * host instruction can make atomic. Never held across a cpu_raise(): probe first. */
+/*
+ * run.c: all other vCPUs stopped at instruction boundaries, for accesses that no
+ * host instruction can make atomic. Never held across a cpu_raise(): probe first.
+ */
 void cpu_exclusive_begin(struct soft_cpu *cpu);
 void cpu_exclusive_end(struct soft_cpu *cpu);
 
@@ -426,11 +454,13 @@ void cpu_exclusive_end(struct soft_cpu *cpu);
  * than 15 bytes). The handler comes from the first of interp_int_handler,
  * interp_sys_handler, native_handler that knows it.
  */
-int insn_decode(struct soft_cpu *cpu, struct insn *in, const uint8_t *bytes, unsigned n,
-    enum cpu_mode mode);
-insn_fn *interp_int_handler(const struct insn *in);	/* interp_int.c and friends */
-insn_fn *interp_sys_handler(const struct insn *in);	/* interp_sys.c and friends */
-/* Whether an instruction interp_sys_handler() knows must be the last of its block. */
+int insn_decode(struct soft_cpu *cpu, struct insn *in, const uint8_t *bytes,
+    unsigned n, enum cpu_mode mode);
+insn_fn *interp_int_handler(const struct insn *in); /* interp_int.c and friends */
+insn_fn *interp_sys_handler(const struct insn *in); /* interp_sys.c and friends */
+/*
+ * Whether an instruction interp_sys_handler() knows must be the last of its block.
+ */
 bool interp_sys_ends_block(const struct insn *in);
 /* native.c: may build a stub (in->aux), freed by native_release(). */
 insn_fn *native_handler(struct soft_cpu *cpu, struct insn *in);
@@ -449,19 +479,19 @@ void native_destroy(struct soft_cpu *cpu);
  */
 #define BLOCK_MAX 64
 struct block {
-	uint64_t gpa;		/* of the first byte */
-	uint64_t page[2];	/* physical pages it lies in; page[1] = ~0 when one */
-	uint32_t bytes;		/* length in the first page and beyond */
+	uint64_t gpa;     /* of the first byte */
+	uint64_t page[2]; /* physical pages it lies in; page[1] = ~0 when one */
+	uint32_t bytes;   /* length in the first page and beyond */
 	uint8_t mode;
-	bool stale;		/* its page was written: never enter again */
+	bool stale; /* its page was written: never enter again */
 	uint16_t n;
-	uint32_t runs;		/* times entered, for the translator's choice */
-	void *jit;		/* translation, owned by jit/ */
+	uint32_t runs; /* times entered, for the translator's choice */
+	void *jit;     /* translation, owned by jit/ */
 	struct block *hash_next;
 	struct block *page_next[2];
 	struct insn insn[];
 };
-struct block *block_get(struct soft_cpu *cpu);	/* at cpu->rip; raises #PF, #GP */
+struct block *block_get(struct soft_cpu *cpu); /* at cpu->rip; raises #PF, #GP */
 /* Drop every block of THIS vCPU that overlaps [gpa, gpa+len). */
 void block_invalidate(struct soft_cpu *cpu, uint64_t gpa, uint64_t len);
 void block_flush(struct soft_cpu *cpu);
@@ -483,12 +513,17 @@ void code_written(struct soft_cpu *cpu, uint64_t gpa, uint64_t len);
 struct codemem;
 int codemem_new(struct codemem **cm, size_t size);
 void codemem_free(struct codemem *cm);
-/* Carves [0, size) into regions; NULL when full. rx = address to run, rw = to write. */
+/*
+ * Carves [0, size) into regions; NULL when full. rx = address to run, rw = to
+ * write.
+ */
 int codemem_alloc(struct codemem *cm, size_t len, uint8_t **rw, uint8_t **rx);
 void codemem_release(struct codemem *cm, uint8_t *rx, size_t len);
 uint8_t *codemem_rx_to_rw(struct codemem *cm, const uint8_t *rx);
 
-/* run.c: one instruction or block in the interpreter; used by jit/ as its fallback. */
+/*
+ * run.c: one instruction or block in the interpreter; used by jit/ as its fallback.
+ */
 void interp_block(struct soft_cpu *cpu, struct block *b);
 
 /* Register access by operand. */
@@ -497,13 +532,15 @@ static inline uint64_t size_mask(unsigned size)
 	return size >= 8 ? ~UINT64_C(0) : (UINT64_C(1) << (size * 8)) - 1;
 }
 
-static inline uint64_t gpr_get(const struct soft_cpu *cpu, unsigned reg, unsigned size)
+static inline uint64_t gpr_get(
+    const struct soft_cpu *cpu, unsigned reg, unsigned size)
 {
 	return cpu->gpr[reg] & size_mask(size);
 }
 
 /* 32-bit writes clear the upper half, smaller ones keep the rest. */
-static inline void gpr_set(struct soft_cpu *cpu, unsigned reg, unsigned size, uint64_t v)
+static inline void gpr_set(
+    struct soft_cpu *cpu, unsigned reg, unsigned size, uint64_t v)
 {
 	switch (size) {
 	case 8:

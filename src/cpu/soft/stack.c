@@ -14,8 +14,8 @@ void stk_current(struct soft_cpu *cpu, struct stk *st)
 	st->flat64 = cpu->mode == MODE_64;
 }
 
-static uint64_t stk_linear(struct soft_cpu *cpu, const struct stk *st, uint64_t off,
-    unsigned size)
+static uint64_t stk_linear(
+    struct soft_cpu *cpu, const struct stk *st, uint64_t off, unsigned size)
 {
 	if (st->flat64) {
 		if (!is_canonical(off) || !is_canonical(off + size - 1))
@@ -31,14 +31,15 @@ void stk_push(struct soft_cpu *cpu, struct stk *st, unsigned size, uint64_t v)
 {
 	uint64_t sp = (st->sp - size) & st->mask;
 
-	mmu_store_idx(cpu, st->idx, stk_linear(cpu, st, sp, size), size,
-	    v & size_mask(size));
+	mmu_store_idx(
+	    cpu, st->idx, stk_linear(cpu, st, sp, size), size, v & size_mask(size));
 	st->sp = sp;
 }
 
 uint64_t stk_pop(struct soft_cpu *cpu, struct stk *st, unsigned size)
 {
-	uint64_t v = mmu_load_idx(cpu, st->idx, stk_linear(cpu, st, st->sp, size), size);
+	uint64_t v =
+	    mmu_load_idx(cpu, st->idx, stk_linear(cpu, st, st->sp, size), size);
 
 	st->sp = (st->sp + size) & st->mask;
 	return v;
@@ -48,7 +49,10 @@ void stk_commit(struct soft_cpu *cpu, const struct stk *st)
 {
 	uint64_t *rsp = &cpu->gpr[GPR_RSP];
 
-	/* A 32-bit stack pointer clears the upper half, a 16-bit one keeps all above. */
+	/*
+	 * A 32-bit stack pointer clears the upper half, a 16-bit one keeps all
+	 * above.
+	 */
 	if (st->mask == 0xffff)
 		*rsp = (*rsp & ~st->mask) | (st->sp & st->mask);
 	else

@@ -92,8 +92,8 @@ void sys_sysexit(struct soft_cpu *cpu, const struct insn *in)
 	if (!cpu->protected_mode || sel == 0)
 		cpu_gp(cpu);
 	need_cpl0(cpu);
-	if (to64 && (!is_canonical(cpu->gpr[GPR_RCX]) ||
-	    !is_canonical(cpu->gpr[GPR_RDX])))
+	if (to64 &&
+	    (!is_canonical(cpu->gpr[GPR_RCX]) || !is_canonical(cpu->gpr[GPR_RDX])))
 		cpu_gp(cpu);
 	cpu->stop_block = true;
 	cpu->next_rip = gpr_get(cpu, GPR_RDX, to64 ? 8 : 4);

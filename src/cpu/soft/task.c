@@ -42,8 +42,8 @@ static void image_load16(struct soft_cpu *cpu, uint64_t base, struct image *im)
 	im->ldt = mmu_load_sys(cpu, base + 42, 2);
 }
 
-static void image_save(struct soft_cpu *cpu, const struct soft_seg *tr, uint32_t eip,
-    uint32_t eflags)
+static void image_save(
+    struct soft_cpu *cpu, const struct soft_seg *tr, uint32_t eip, uint32_t eflags)
 {
 	bool is32 = tr->access & 8;
 	unsigned width = is32 ? 4 : 2;
@@ -65,14 +65,16 @@ static void set_busy(struct soft_cpu *cpu, uint16_t sel, bool busy)
 	mmu_store_sys(cpu, lin, 1, busy ? type | 2 : type & ~2);
 }
 
-void task_desc_load(struct soft_cpu *cpu, uint16_t sel, struct desc *d, unsigned ext)
+void task_desc_load(
+    struct soft_cpu *cpu, uint16_t sel, struct desc *d, unsigned ext)
 {
 	uint32_t err = (sel & 0xfffc) | ext;
 
 	if (sel_null(sel) || sel & 4)
 		cpu_raise_error(cpu, EXC_GP, err);
 	desc_load(cpu, sel, d, EXC_GP, ext);
-	if (ACC_TYPE(d->seg.access) != SYS_TSS16 && ACC_TYPE(d->seg.access) != SYS_TSS32)
+	if (ACC_TYPE(d->seg.access) != SYS_TSS16 &&
+	    ACC_TYPE(d->seg.access) != SYS_TSS32)
 		cpu_raise_error(cpu, EXC_GP, err);
 	if (!(d->seg.access & ACC_P))
 		cpu_raise_error(cpu, EXC_NP, err);

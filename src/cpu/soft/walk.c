@@ -9,17 +9,17 @@
  */
 #include "cpu/soft/mmu.h"
 
-#define PTE_P	 BIT64(0)
-#define PTE_W	 BIT64(1)
-#define PTE_U	 BIT64(2)
-#define PTE_A	 BIT64(5)
-#define PTE_D	 BIT64(6)
-#define PTE_PS	 BIT64(7)
-#define PTE_G	 BIT64(8)
-#define PTE_NX	 BIT64(63)
+#define PTE_P    BIT64(0)
+#define PTE_W    BIT64(1)
+#define PTE_U    BIT64(2)
+#define PTE_A    BIT64(5)
+#define PTE_D    BIT64(6)
+#define PTE_PS   BIT64(7)
+#define PTE_G    BIT64(8)
+#define PTE_NX   BIT64(63)
 #define PTE_ADDR (MMU_PHYS_MASK & MMU_PAGE_MASK)
 
-#define LEVELS 4
+#define LEVELS   4
 
 struct level {
 	uint64_t gpa, pte;
@@ -33,8 +33,8 @@ static bool nx_enabled(const struct soft_cpu *cpu)
 /* Bits that must be zero in an 8-byte entry; shift: what one entry of it maps. */
 static uint64_t reserved_bits(const struct soft_cpu *cpu, unsigned shift, bool leaf)
 {
-	uint64_t r = cpu->long_mode ? BIT64(52) - BIT64(MMU_PHYS_BITS) :
-				      BIT64(63) - BIT64(MMU_PHYS_BITS);
+	uint64_t r = cpu->long_mode ? BIT64(52) - BIT64(MMU_PHYS_BITS)
+				    : BIT64(63) - BIT64(MMU_PHYS_BITS);
 
 	if (!nx_enabled(cpu))
 		r |= PTE_NX;
@@ -65,8 +65,8 @@ bool mmu_permits(const struct soft_cpu *cpu, const struct walk *w, enum mmu_idx 
 }
 
 /* False: the entry is no longer what was read. */
-static bool set_bits(struct soft_cpu *cpu, const struct level *l, unsigned width,
-    uint64_t bits)
+static bool set_bits(
+    struct soft_cpu *cpu, const struct level *l, unsigned width, uint64_t bits)
 {
 	void *p = memory_ptr(cpu->mem, l->gpa, width);
 	uint64_t pte = l->pte;
@@ -79,13 +79,14 @@ static bool set_bits(struct soft_cpu *cpu, const struct level *l, unsigned width
 		return true;
 	}
 	if (width == 8) {
-		done = __atomic_compare_exchange_n((uint64_t *)p, &pte, pte | bits, false,
-		    __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+		done = __atomic_compare_exchange_n((uint64_t *)p, &pte, pte | bits,
+		    false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 	} else {
 		uint32_t old = pte;
 
 		done = __atomic_compare_exchange_n((uint32_t *)p, &old,
-		    (uint32_t)(old | bits), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+		    (uint32_t)(old | bits), false, __ATOMIC_SEQ_CST,
+		    __ATOMIC_SEQ_CST);
 	}
 	if (done && atomic_load(&cpu->mem->code[l->gpa >> 12]))
 		code_written(cpu, l->gpa, width);
@@ -133,9 +134,9 @@ static enum outcome walk_once(struct soft_cpu *cpu, uint64_t lin, enum mmu_idx i
 			return WALK_FAULT;
 		}
 		leaf = shift == 12 ||
-		    (pte & PTE_PS && !top && (wide || cpu->cr4 & CR4_PSE));
-		if (wide ? pte & reserved_bits(cpu, shift, leaf) :
-			   shift == 22 && leaf && pte & BIT(21)) {
+		       (pte & PTE_PS && !top && (wide || cpu->cr4 & CR4_PSE));
+		if (wide ? pte & reserved_bits(cpu, shift, leaf)
+			 : shift == 22 && leaf && pte & BIT(21)) {
 			fault(cpu, w, idx, access, PF_P | PF_RSVD);
 			return WALK_FAULT;
 		}
@@ -149,7 +150,7 @@ static enum outcome walk_once(struct soft_cpu *cpu, uint64_t lin, enum mmu_idx i
 
 			if (!wide)
 				addr = (pte & 0xfffff000) |
-				    (shift == 22 ? (pte & 0x1fe000) << 19 : 0);
+				       (shift == 22 ? (pte & 0x1fe000) << 19 : 0);
 			addr &= ~(BIT64(shift) - 1);
 			w->gpa = addr | (lin & (BIT64(shift) - 1));
 			break;
@@ -182,8 +183,11 @@ bool mmu_walk(struct soft_cpu *cpu, uint64_t lin, enum mmu_idx idx, uint32_t acc
 	enum outcome o;
 
 	if (!(cpu->cr0 & CR0_PG)) {
-		*w = (struct walk){ .gpa = (uint32_t)lin, .shift = 12, .user = true,
-			.writable = true, .dirty = true };
+		*w = (struct walk){ .gpa = (uint32_t)lin,
+			.shift = 12,
+			.user = true,
+			.writable = true,
+			.dirty = true };
 		return true;
 	}
 	cpu->stats.page_walks++;

@@ -17,26 +17,31 @@ struct rtc;
 struct vcpu;
 struct vcpu_state;
 
-/* lapic.c - SDM vol. 3 ch. 11 (xAPIC, x2APIC). Own lock; callable from any thread. */
+/*
+ * lapic.c - SDM vol. 3 ch. 11 (xAPIC, x2APIC). Own lock; callable from any thread.
+ */
 struct lapic;
 int lapic_create(struct machine *m, struct vcpu *v, struct lapic **l);
 void lapic_destroy(struct lapic *l);
-uint64_t lapic_read(struct lapic *l, unsigned off);		/* xAPIC page offset */
+uint64_t lapic_read(struct lapic *l, unsigned off); /* xAPIC page offset */
 void lapic_write(struct lapic *l, unsigned off, uint32_t v);
 int lapic_msr_read(struct lapic *l, uint32_t msr, uint64_t *v); /* as engine_host */
 int lapic_msr_write(struct lapic *l, uint32_t msr, uint64_t v);
 uint8_t lapic_cr8_read(struct lapic *l);
 void lapic_cr8_write(struct lapic *l, uint8_t v);
-int lapic_ack(struct lapic *l);					/* as engine_host.intr_ack */
+int lapic_ack(struct lapic *l); /* as engine_host.intr_ack */
 bool lapic_pending(struct lapic *l);
 /* The vCPU's own thread: raise the timer's interrupt if its deadline has passed. */
 void lapic_timer_poll(struct lapic *l);
 /* CLOCK_MONOTONIC ns of the next timer event, 0: none. */
 uint64_t lapic_timer_deadline(struct lapic *l);
-void lapic_init(struct lapic *l);				/* after INIT */
-void lapic_get_state(struct lapic *l, struct vcpu_state *s);	/* apic_base, cr8 */
+void lapic_init(struct lapic *l);                            /* after INIT */
+void lapic_get_state(struct lapic *l, struct vcpu_state *s); /* apic_base, cr8 */
 void lapic_set_state(struct lapic *l, const struct vcpu_state *s);
-/* A message (IOAPIC or MSI): physical/logical destination, delivery mode as in MSI data. */
+/*
+ * A message (IOAPIC or MSI): physical/logical destination, delivery mode as in MSI
+ * data.
+ */
 void lapic_message(struct machine *m, uint32_t dest, bool logical, unsigned mode,
     uint8_t vector, bool level, bool assert);
 void lapic_assert_lint(struct lapic *l, unsigned lint);
@@ -54,7 +59,8 @@ void ioapic_destroy(struct ioapic *io);
 void ioapic_set(struct ioapic *io, unsigned pin, bool level);
 /* The HPET's own drivers of the pins, wired-or with the above. */
 void ioapic_set_hpet(struct ioapic *io, unsigned pin, bool level);
-void ioapic_eoi(struct ioapic *io, uint8_t vector); /* from the LAPIC's EOI, any thread */
+void ioapic_eoi(
+    struct ioapic *io, uint8_t vector); /* from the LAPIC's EOI, any thread */
 /* Whether a pin is open that delivers NMI or INIT. Any thread. */
 bool ioapic_may_nmi(struct ioapic *io);
 
@@ -74,20 +80,27 @@ int hpet_create(struct machine *m, struct hpet **h);
 void hpet_destroy(struct hpet *h);
 /* Timers 0 and 1 have taken over IRQ 0 and 8: the PIT's and RTC's lines are cut. */
 bool hpet_legacy(const struct hpet *h);
-uint32_t hpet_capabilities(void); /* low half of the capability register, for ACPI */
+uint32_t hpet_capabilities(
+    void); /* low half of the capability register, for ACPI */
 
 /* rtc.c - MC146818 with 114 bytes NVRAM, ports 0x70/0x71, IRQ 8. */
 int rtc_create(struct machine *m, struct rtc **r);
 void rtc_destroy(struct rtc *r);
 int rtc_nvram_read(struct rtc *r, unsigned off, uint8_t *v);
 int rtc_nvram_write(struct rtc *r, unsigned off, uint8_t v);
-int64_t rtc_time_get(struct rtc *r); /* seconds since 1970 as the guest's clock shows */
+int64_t rtc_time_get(
+    struct rtc *r); /* seconds since 1970 as the guest's clock shows */
 void rtc_time_set(struct rtc *r, int64_t secs);
 
-/* pm.c - ACPI PM1, PM timer, GPE0, SMI_CMD (0xB2), reset (0xCF9, see below), i8042 reset (0x64). */
+/*
+ * pm.c - ACPI PM1, PM timer, GPE0, SMI_CMD (0xB2), reset (0xCF9, see below), i8042
+ * reset (0x64).
+ */
 int pm_create(struct machine *m, struct pm **p);
 void pm_destroy(struct pm *p);
-/* ACPI power button. False when the guest has not enabled ACPI (nothing was done). */
+/*
+ * ACPI power button. False when the guest has not enabled ACPI (nothing was done).
+ */
 bool pm_power_button(struct pm *p);
 /*
  * Reset control, port 0xCF9. It lies within the doubleword of the PCI address

@@ -301,7 +301,8 @@ static void reg_write(struct hpet *h, uint64_t reg, uint64_t v)
 static uint64_t mmio_read(void *arg, int vcpu, uint64_t off, unsigned size)
 {
 	(void)vcpu;
-	/* Registers are aligned quadwords; what crosses one reads as zero beyond.
+	/*
+	 * Registers are aligned quadwords; what crosses one reads as zero beyond.
 	 */
 	(void)size;
 	return reg_read(arg, off & ~UINT64_C(7)) >> (off & 7) * 8;

@@ -169,8 +169,10 @@ static void reg_write(struct ioapic *io, uint32_t v)
 	else
 		rte = (rte & ~(uint64_t)UINT32_MAX) |
 		      (v & RTE_WRITABLE & ~RTE_READONLY) | (rte & RTE_READONLY);
-	/* Software without an EOI register ends a level interrupt by making it
-	 * edge. */
+	/*
+	 * Software without an EOI register ends a level interrupt by making it
+	 * edge.
+	 */
 	if (!rte_level(rte))
 		rte &= ~(uint64_t)RTE_REMOTE_IRR;
 	io->rte[pin] = rte;

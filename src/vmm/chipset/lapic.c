@@ -75,8 +75,10 @@ static int deliverable(const struct lapic *l)
 									  : -1;
 }
 
-/* What the 8259 pair's output reaches: LINT0 as ExtINT, or the CPU's INTR pin
- * itself. */
+/*
+ * What the 8259 pair's output reaches: LINT0 as ExtINT, or the CPU's INTR pin
+ * itself.
+ */
 void lapic_update_shadow(struct lapic *l)
 {
 	uint32_t lint0 = l->lvt[LVT_LINT0];
@@ -173,8 +175,10 @@ bool lapic_accept(struct lapic *l, uint8_t vector, bool level)
 	return deliverable(l) >= 0;
 }
 
-/* Errors gather until software writes the ESR; each raises the error interrupt
- * once. */
+/*
+ * Errors gather until software writes the ESR; each raises the error interrupt
+ * once.
+ */
 void lapic_error(struct lapic *l, uint32_t bits, bool *wake)
 {
 	uint32_t lvt = l->lvt[LVT_ERROR];

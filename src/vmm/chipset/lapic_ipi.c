@@ -81,7 +81,8 @@ static void deliver(struct vcpu *v, unsigned mode, uint8_t vector, bool level)
 	}
 }
 
-/* Lowest priority: the least busy of those addressed; equals take turns by vector.
+/*
+ * Lowest priority: the least busy of those addressed; equals take turns by vector.
  */
 static struct vcpu *arbitrate(
     struct machine *m, uint32_t dest, bool logical, bool wide, uint8_t vector)

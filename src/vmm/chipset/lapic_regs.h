@@ -1,5 +1,7 @@
-/* The local APIC's registers and state, shared by lapic.c, lapic_timer.c and
- * lapic_msr.c. */
+/*
+ * The local APIC's registers and state, shared by lapic.c, lapic_timer.c and
+ * lapic_msr.c.
+ */
 #pragma once
 
 #include <pthread.h>
@@ -116,7 +118,8 @@ void lapic_send_ipi(struct lapic *l, uint32_t lo, uint32_t dest);
 bool lapic_reg_read(struct lapic *l, unsigned reg, uint32_t *v);
 
 /* lapic_timer.c; lock held. */
-/* Expires what is due at now; returns how many timer interrupts to raise: 0 or 1.
+/*
+ * Expires what is due at now; returns how many timer interrupts to raise: 0 or 1.
  */
 bool lapic_timer_expire(struct lapic *l, uint64_t now);
 uint32_t lapic_timer_count(struct lapic *l, uint64_t now);

@@ -152,13 +152,17 @@ int pic_ack(struct pic *p)
 		int slave = requesting(&p->chip[1], false);
 
 		acknowledge(&p->chip[0], CASCADE);
-		/* Gone meanwhile: the slave answers with its input 7, not in
-		 * service. */
+		/*
+		 * Gone meanwhile: the slave answers with its input 7, not in
+		 * service.
+		 */
 		vector = p->chip[1].base + (slave < 0 ? 7 : slave);
 		if (slave >= 0)
 			acknowledge(&p->chip[1], (unsigned)slave);
-		/* The slave drops its output during the cycle: the next is an edge
-		 * again. */
+		/*
+		 * The slave drops its output during the cycle: the next is an edge
+		 * again.
+		 */
 		p->chip[0].lines &= (uint8_t)~BIT(CASCADE);
 	} else {
 		acknowledge(&p->chip[0], (unsigned)input);

@@ -20,7 +20,8 @@
 /* A guest may ask for interrupts at 600 kHz; the event loop has other work. */
 #define MIN_INTERVAL_NS UINT64_C(20000)
 #define REFRESH_NS      UINT64_C(15085) /* half a period of the refresh toggle */
-/* A loop that polls was interrupted when its polls are this far apart; not, beyond.
+/*
+ * A loop that polls was interrupted when its polls are this far apart; not, beyond.
  */
 #define POLL_GAP_NS UINT64_C(50000)
 #define POLL_MAX_NS UINT64_C(1000000000)
@@ -177,7 +178,8 @@ static void timer_fired(void *arg)
 {
 	struct pit *p = arg;
 
-	/* Modes 2-5 have been low for a moment; mode 0 and 1 for the whole count.
+	/*
+	 * Modes 2-5 have been low for a moment; mode 0 and 1 for the whole count.
 	 */
 	set_irq(p, false);
 	set_irq(p, true);
@@ -203,8 +205,10 @@ static void load(struct pit *p, struct channel *c, uint32_t value)
 	} else {
 		c->reload = value;
 		c->next = 0;
-		/* Modes 1 and 5 wait for a trigger; the others start with the gate
-		 * up. */
+		/*
+		 * Modes 1 and 5 wait for a trigger; the others start with the gate
+		 * up.
+		 */
 		if (c->mode != 1 && c->mode != 5) {
 			c->start = now;
 			c->frozen = 0;

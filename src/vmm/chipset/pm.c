@@ -66,8 +66,10 @@ static void update_sci(struct pm *p)
 	machine_irq(p->m, SCI_GSI, level);
 }
 
-/* TMR_STS follows the timer's most significant bit; only watched while it is
- * enabled. */
+/*
+ * TMR_STS follows the timer's most significant bit; only watched while it is
+ * enabled.
+ */
 static void arm_timer(struct pm *p)
 {
 	uint64_t next = (timer_ticks(p) | 0x7fffffff) + 1;

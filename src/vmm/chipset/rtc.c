@@ -423,7 +423,8 @@ void rtc_time_set(struct rtc *r, int64_t secs)
 	arm(r);
 }
 
-/* Memory beyond 16 MiB and beyond 4 GiB in units of 64 KiB, where firmware looks.
+/*
+ * Memory beyond 16 MiB and beyond 4 GiB in units of 64 KiB, where firmware looks.
  */
 static void store_memory_size(struct rtc *r)
 {

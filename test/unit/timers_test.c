@@ -360,6 +360,47 @@ static void test_rtc_time(void **state)
 	chip_destroy(m);
 }
 
+/* The whole range of the calendar, and alarms that can and cannot be. */
+static void test_rtc_extremes(void **state)
+{
+	struct machine *m = chip_create(NULL);
+
+	(void)state;
+	cmos_set(m, 0x0b, 0x82);
+	cmos_set(m, 0x00, 0x50);
+	cmos_set(m, 0x02, 0x59);
+	cmos_set(m, 0x04, 0x23);
+	cmos_set(m, 0x07, 0x31);
+	cmos_set(m, 0x08, 0x12);
+	cmos_set(m, 0x09, 0x99);
+	cmos_set(m, 0x32, 0x99);
+	cmos_set(m, 0x0b, 0x02);
+	assert_int_equal(rtc_time_get(m->rtc), INT64_C(253402300790));
+	assert_int_equal(cmos(m, 0x32), 0x99);
+	cmos_set(m, 0x09, 0x00);
+	cmos_set(m, 0x32, 0x00);
+	assert_int_equal(cmos(m, 0x32), 0x00);
+	assert_int_equal(cmos(m, 0x04), 0x23);
+	rtc_time_set(m->rtc, INT64_C(253402300799));
+	assert_int_equal(cmos(m, 0x32), 0x99);
+
+	rtc_time_set(m->rtc, 1000000000); /* 01:46:40 */
+	cmos_set(m, 0x01, 0xbf); /* no such second */
+	cmos_set(m, 0x03, 0xff);
+	cmos_set(m, 0x05, 0xff);
+	cmos_set(m, 0x0b, 0x22);
+	cmos(m, 0x0c);
+	chip_advance(m, 120000 * MS);
+	assert_int_equal(cmos(m, 0x0c) & 0x20, 0);
+	cmos_set(m, 0x01, 0x00); /* each full hour: in 11 minutes and 20 seconds */
+	cmos_set(m, 0x03, 0x00);
+	chip_advance(m, 670000 * MS);
+	assert_int_equal(cmos(m, 0x0c) & 0x20, 0);
+	chip_advance(m, 12000 * MS);
+	assert_int_equal(cmos(m, 0x0c) & 0x20, 0x20);
+	chip_destroy(m);
+}
+
 static void test_rtc_interrupts(void **state)
 {
 	struct machine *m = chip_create(NULL);
@@ -541,6 +582,7 @@ int main(void)
 		cmocka_unit_test(test_hpet_periodic),
 		cmocka_unit_test(test_hpet_level_and_legacy),
 		cmocka_unit_test(test_rtc_time),
+		cmocka_unit_test(test_rtc_extremes),
 		cmocka_unit_test(test_rtc_interrupts),
 		cmocka_unit_test(test_pm),
 		cmocka_unit_test(test_resets),

@@ -22,6 +22,9 @@
 
 #define NS UINT64_C(1000000000)
 
+/* The guest's clock goes to the year 9999: nanoseconds of that need 95 bits. */
+typedef __int128 wide;
+
 enum {
 	SEC,
 	SEC_ALARM,
@@ -62,7 +65,7 @@ struct rtc {
 	uint8_t index;
 	uint8_t ram[128];   /* time bytes are valid only while the clock stands */
 	uint8_t c;          /* PF, AF, UF */
-	int64_t offset_ns;  /* guest time - host's real time */
+	wide offset_ns;     /* guest time - host's real time */
 	int64_t seen_sec;   /* up to here UF and AF are in c */
 	uint64_t seen_tick; /* the same for PF: index of the period */
 };
@@ -72,14 +75,14 @@ static bool stands(const struct rtc *r)
 	return (r->ram[REG_B] & B_SET) || (r->ram[REG_A] & 0x70) != 0x20;
 }
 
-static int64_t now_ns(const struct rtc *r)
+static wide now_ns(const struct rtc *r)
 {
-	return (int64_t)clock_realtime_ns() + r->offset_ns;
+	return (wide)clock_realtime_ns() + r->offset_ns;
 }
 
-static int64_t floor_sec(int64_t ns)
+static int64_t floor_sec(wide ns)
 {
-	return ns / (int64_t)NS - (ns % (int64_t)NS < 0);
+	return (int64_t)(ns / (wide)NS) - (ns % (wide)NS < 0);
 }
 
 /* Period of the periodic interrupt in ticks of 32768 Hz, 0: off. */
@@ -174,9 +177,9 @@ static bool decode_time(const struct rtc *r, int64_t *sec)
 	return true;
 }
 
-static void set_time_ns(struct rtc *r, int64_t ns)
+static void set_time_ns(struct rtc *r, wide ns)
 {
-	r->offset_ns = ns - (int64_t)clock_realtime_ns();
+	r->offset_ns = ns - (wide)clock_realtime_ns();
 	r->seen_sec = floor_sec(ns);
 }
 
@@ -188,23 +191,37 @@ static int64_t second_of_day(int64_t sec)
 }
 
 /* Values of 0xc0 and above match anything. */
-static bool alarm_matches(const struct rtc *r, int64_t sec)
+static bool any_or(uint8_t alarm, int decoded, int64_t now)
 {
-	int64_t s = second_of_day(sec);
-	uint8_t as = r->ram[SEC_ALARM], am = r->ram[MIN_ALARM],
-		ah = r->ram[HOUR_ALARM];
-
-	return (as >= 0xc0 || decode(r, as) == s % 60) &&
-	       (am >= 0xc0 || decode(r, am) == s / 60 % 60) &&
-	       (ah >= 0xc0 || decode_hour(r, ah) == s / 3600);
+	return alarm >= 0xc0 || decoded == now;
 }
 
-/* The first matching second after sec, within a day; -1: none ever. */
+/*
+ * The first matching second after sec, within a day; -1: none ever. Skips whole
+ * hours and minutes: it runs at each access of a guest that cares to make it.
+ */
 static int64_t next_alarm(const struct rtc *r, int64_t sec)
 {
-	for (int64_t i = 1; i <= DAY; i++)
-		if (alarm_matches(r, sec + i))
-			return sec + i;
+	uint8_t as = r->ram[SEC_ALARM], am = r->ram[MIN_ALARM],
+		ah = r->ram[HOUR_ALARM];
+	int ds = decode(r, as), dm = decode(r, am), dh = decode_hour(r, ah);
+	int64_t at = sec + 1;
+
+	if ((as < 0xc0 && (ds < 0 || ds > 59)) || (am < 0xc0 && (dm < 0 || dm > 59)) ||
+	    (ah < 0xc0 && dh < 0))
+		return -1;
+	while (at <= sec + DAY) {
+		int64_t s = second_of_day(at);
+
+		if (!any_or(ah, dh, s / 3600))
+			at += 3600 - s % 3600;
+		else if (!any_or(am, dm, s / 60 % 60))
+			at += 60 - s % 60;
+		else if (!any_or(as, ds, s % 60))
+			at++;
+		else
+			return at;
+	}
 	return -1;
 }
 
@@ -242,7 +259,7 @@ static void update_irq(struct rtc *r)
 /* Monotonic time of a guest second. */
 static uint64_t when_second(const struct rtc *r, int64_t sec)
 {
-	int64_t left = sec * (int64_t)NS - now_ns(r);
+	wide left = sec * (wide)NS - now_ns(r);
 
 	return clock_ns() + (left > 0 ? (uint64_t)left : 1);
 }
@@ -306,7 +323,7 @@ static void write_control(struct rtc *r, uint8_t reg, uint8_t v)
 	if (stood && !stands(r) && decode_time(r, &sec))
 		/* The first update comes half a second after the divider starts. */
 		set_time_ns(
-		    r, sec * (int64_t)NS + (divider_held ? (int64_t)NS / 2 : 0));
+		    r, sec * (wide)NS + (divider_held ? (int64_t)NS / 2 : 0));
 }
 
 static void write_reg(struct rtc *r, uint8_t reg, uint8_t v)
@@ -318,12 +335,12 @@ static void write_reg(struct rtc *r, uint8_t reg, uint8_t v)
 	if (reg == REG_A || reg == REG_B) {
 		write_control(r, reg, v);
 	} else if (is_time(reg) && !stands(r)) {
-		int64_t frac = now_ns(r) - floor_sec(now_ns(r)) * (int64_t)NS;
+		wide now = now_ns(r), frac = now - floor_sec(now) * (wide)NS;
 
 		encode_time(r, floor_sec(now_ns(r)));
 		r->ram[reg] = v;
 		if (decode_time(r, &sec))
-			set_time_ns(r, sec * (int64_t)NS + frac);
+			set_time_ns(r, sec * (wide)NS + frac);
 	} else {
 		refresh(r);
 		r->ram[reg] = v;
@@ -335,14 +352,14 @@ static void write_reg(struct rtc *r, uint8_t reg, uint8_t v)
 static uint8_t read_reg(struct rtc *r, uint8_t reg)
 {
 	uint8_t v;
-	int64_t ns;
+	wide ns;
 
 	switch (reg) {
 	case REG_A:
 		ns = now_ns(r);
 		v = r->ram[REG_A];
 		if (!stands(r) &&
-		    ns - floor_sec(ns) * (int64_t)NS >= (int64_t)(NS - UPDATE_NS))
+		    ns - floor_sec(ns) * (wide)NS >= (wide)(NS - UPDATE_NS))
 			v |= A_UIP;
 		return v;
 	case REG_C:
@@ -417,7 +434,7 @@ int64_t rtc_time_get(struct rtc *r)
 
 void rtc_time_set(struct rtc *r, int64_t secs)
 {
-	set_time_ns(r, secs * (int64_t)NS);
+	set_time_ns(r, secs * (wide)NS);
 	if (stands(r))
 		encode_time(r, secs);
 	arm(r);

@@ -21,7 +21,7 @@
 #include "lib/log.h"
 #include "lib/util.h"
 
-#define STEP_MAX   (64 * MiB) /* below what one read(2) may transfer */
+#define STEP_MAX   (8 * MiB) /* of a request; what a drain cannot cut short */
 #define BOUNCE_MAX (1 * MiB)
 #define ZERO_CHUNK (256 * KiB)
 
@@ -296,7 +296,10 @@ void disk_step_done(struct disk *d, struct disk_io *io, int64_t result)
 		return;
 	}
 	if (!step_completes(io, (uint64_t)result)) {
-		advance(d, io);
+		if (d->draining)
+			finish(d, io, ECANCELED);
+		else
+			advance(d, io);
 		return;
 	}
 	/* O_DSYNC does not cover fallocate(2). */
@@ -415,6 +418,7 @@ void disk_drain(struct disk *d)
 {
 	unsigned plugged = d->plugged;
 
+	d->draining = true;
 	/* A caller may sit between plug and unplug: its requests must start too. */
 	d->plugged = 0;
 	d->engine->kick(d->state);
@@ -423,6 +427,7 @@ void disk_drain(struct disk *d)
 		if (d->inflight > 0)
 			reap(d, true);
 	}
+	d->draining = false;
 	d->plugged = plugged;
 }
 

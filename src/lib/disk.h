@@ -46,9 +46,12 @@ struct disk_req {
  */
 int disk_open(struct disk **disk, struct event_loop *loop, const struct config *cfg,
     const char *node, bool cdrom);
-/* Waits for requests in flight (their done() runs), then closes. NULL is fine. */
+/* Drains, then closes. NULL is fine. */
 void disk_close(struct disk *disk);
-/* Waits until nothing is in flight; done() callbacks run in this thread. */
+/*
+ * Waits until nothing is in flight; done() callbacks run in this thread. A large
+ * request is cut short (ECANCELED): nobody is to wait for gigabytes at a reset.
+ */
 void disk_drain(struct disk *disk);
 
 uint64_t disk_size(

@@ -51,6 +51,7 @@ struct disk {
 	uint64_t size;
 	uint32_t sector, psector;
 	bool readonly, sync, direct, blockdev, can_discard;
+	bool draining; /* requests end after the step they are in */
 	uint32_t mem_align; /* O_DIRECT: of buffers */
 
 	struct event_loop *loop;

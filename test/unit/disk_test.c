@@ -430,6 +430,40 @@ static void test_many(void **state)
 	}
 }
 
+/* A request of 64 GiB, as a guest may make, ends at a drain after the step it is in. */
+static void test_drain_huge(void **state)
+{
+	static const char *const engines[] = { "auto", "threads" };
+	static struct iovec iov[64 * 128];
+	static char buf[8 * MiB];
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_SIZE(iov); i++)
+		iov[i] = (struct iovec){ buf, sizeof(buf) };
+	for (unsigned e = 0; e < 2; e++) {
+		struct disk_req req = { .op = DISK_READ,
+			.len = ARRAY_SIZE(iov) * sizeof(buf),
+			.iov = iov,
+			.niov = ARRAY_SIZE(iov),
+			.done = done };
+		uint64_t began = event_now_ns();
+		struct disk *d;
+
+		assert_int_equal(truncate(image, (off_t)req.len), 0);
+		config_set(cfg, "disk.engine", engines[e]);
+		d = open_ok();
+		ended = 0;
+		disk_submit(d, &req);
+		disk_drain(d);
+		assert_int_equal(ended, 1);
+		assert_int_equal(last_error, ECANCELED);
+		assert_true(event_now_ns() - began < UINT64_C(5000000000));
+		/* The next one is not cut. */
+		assert_int_equal(io(d, DISK_READ, 0, buf, sizeof(buf)), 0);
+		disk_close(d);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -442,6 +476,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_shrunk, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_short_write, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_many, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_drain_huge, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

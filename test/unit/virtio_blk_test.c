@@ -476,6 +476,35 @@ static void test_notify_values(void **state)
 }
 
 /* A Firecracker CVE of 2026: registers changed after they were checked. */
+/* A guest that breaks its ring and resets in a loop does not fill the host's log. */
+static void test_log_bounded(void **state)
+{
+	struct env *e = start("");
+	int saved = dup(STDERR_FILENO), lines = 0, c;
+	FILE *log = tmpfile();
+
+	(void)state;
+	assert_non_null(log);
+	dup2(fileno(log), STDERR_FILENO);
+	for (unsigned i = 0; i < 100; i++) {
+		if (!vd_start_modern(&e->d, &e->f, 3, UINT64_C(1) << 32, 128))
+			break;
+		vd_offer(&e->d, 0xffff);
+		vd_kick(&e->d);
+		vd_set_status(&e->d, 0);
+	}
+	dup2(saved, STDERR_FILENO);
+	close(saved);
+	rewind(log);
+	while ((c = fgetc(log)) != EOF)
+		lines += c == '\n';
+	fclose(log);
+	assert_in_range(lines, 1, 10);
+	assert_true(vd_start_modern(&e->d, &e->f, 3, UINT64_C(1) << 32, 128));
+	assert_int_equal(request(e, 0, 0, 512, true), 0);
+	stop(e);
+}
+
 static void test_frozen_after_ok(void **state)
 {
 	struct env *e = start("");
@@ -602,6 +631,7 @@ int main(void)
 		cmocka_unit_test(test_hostile_modern),
 		cmocka_unit_test(test_hostile_legacy),
 		cmocka_unit_test(test_notify_values),
+		cmocka_unit_test(test_log_bounded),
 		cmocka_unit_test(test_frozen_after_ok),
 		cmocka_unit_test(test_negotiation),
 		cmocka_unit_test(test_event_idx),

@@ -131,8 +131,16 @@ static void disk_done(struct disk_req *d, int error)
 static void submit(
     struct blk_req *r, enum disk_op op, uint64_t sector, uint64_t len)
 {
-	/* Beyond any disk, so refused there; must only not wrap here. */
-	if (sector > UINT64_MAX / SECTOR) {
+	const struct disk *disk = r->blk->disk;
+
+	/*
+	 * Refused here and not by the disk: what never started has written nothing,
+	 * and disk_done() need not look through gigabytes of buffers for code.
+	 */
+	if (op != DISK_FLUSH &&
+	    (sector > disk_size(disk) / SECTOR ||
+		len > disk_size(disk) - sector * SECTOR ||
+		len % disk_sector(disk) != 0)) {
 		finish(r, S_IOERR, 0);
 		return;
 	}

@@ -85,7 +85,8 @@ struct virtio_dev {
 	uint64_t features; /* accepted by the driver */
 	uint8_t status, isr, generation;
 	bool modern;     /* the driver speaks 1.x */
-	bool complained; /* one line in the log a reset */
+	bool complained;     /* one line in the log a reset ... */
+	unsigned complaints; /* ... and not more than a few in all */
 	uint16_t config_vector;
 	uint16_t select; /* queue */
 	uint32_t device_feature_select, driver_feature_select;

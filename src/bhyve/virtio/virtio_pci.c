@@ -52,6 +52,7 @@
 #define STATUS_DRIVER_OK   0x04
 #define STATUS_FEATURES_OK 0x08
 #define STATUS_NEEDS_RESET 0x40
+#define COMPLAINTS_MAX 10
 #define ISR_CONFIG         0x02
 
 static struct virtq *selected(struct virtio_dev *v)
@@ -84,10 +85,14 @@ void virtio_config_changed(struct virtio_dev *v)
 void virtio_broken(struct virtio_dev *v, struct virtq *q, const char *why)
 {
 	q->broken = true;
-	if (!v->complained)
+	/* A guest that breaks and resets in a loop must not fill the host's log. */
+	if (!v->complained && v->complaints < COMPLAINTS_MAX)
 		log_warn("%s: queue %u stopped: %s; the guest's driver must reset "
-			 "the device",
-		    v->pci->name, q->index, why);
+			 "the device%s",
+		    v->pci->name, q->index, why,
+		    ++v->complaints < COMPLAINTS_MAX
+			? ""
+			: " (this is not reported again)");
 	v->complained = true;
 	if (!v->modern || (v->status & STATUS_NEEDS_RESET) != 0)
 		return;

@@ -8,6 +8,8 @@
 #include "bhyve/storage/ahci.h"
 
 #define BLOCK 2048u
+/* As many as READ (10) can ask for: bounds what one command keeps the host busy with. */
+#define READ_MAX 65535u
 
 enum {
 	TEST_UNIT_READY = 0x00, REQUEST_SENSE = 0x03, INQUIRY = 0x12,
@@ -148,6 +150,10 @@ static void read_blocks(struct ahci_cmd *c, uint32_t lba, uint32_t count)
 	if (lba > have || count > have - lba) {
 		ahci_check(
 		    c, KEY_ILLEGAL, 0x21, 0x00); /* block address out of range */
+		return;
+	}
+	if (count > READ_MAX) {
+		invalid_field(c);
 		return;
 	}
 	if (count == 0) {

@@ -39,6 +39,11 @@ struct disk_req {
 };
 
 /*
+ * Keys of an image; bootindex, which only firmware reads, is taken and has no effect.
+ */
+#define DISK_OPTIONS "nocache sync direct ro nodelete sectorsize bootindex"
+
+/*
  * Opens the image named by key NODE.path with the block options of
  * bhyve_config(5) under NODE (nocache, direct, sync, ro, nodelete,
  * sectorsize=L[/P]); key disk.engine = auto | uring | threads. cdrom opens

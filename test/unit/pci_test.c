@@ -63,8 +63,14 @@ static int toy_create(struct pci_dev *dev, const char *node)
 	return pci_add_intx(dev);
 }
 
+static int toy_parse(struct config *cfg, const char *node, const char *text)
+{
+	return pci_parse_options(cfg, node, "a c d", text);
+}
+
 static const struct pci_class toy_class = {
 	.name = "toy",
+	.parse = toy_parse,
 	.create = toy_create,
 	.bar_read = toy_read,
 	.bar_write = toy_write,
@@ -101,7 +107,9 @@ static void test_options(void **state)
 	static const char *const bad[] = { "3", "x,toy", "3:8,toy", "32,toy",
 		"256:0:0,toy", "1:2:3:4,toy", "3,", "3,nothing", ",toy", "3:,toy",
 		"-1,toy", "3,virtio-blk", "3,virtio-blk,", "3,ahci,disk.img",
-		"3,ahci-hd", "99999999999999999999,toy" };
+		"3,ahci-hd", "99999999999999999999,toy", "3,toy,b", "3,toy,=1",
+		"3,toy,a c", "3,virtio-blk,d.img,r", "3,virtio-blk,d.img,readonly",
+		"3,ahci,hd:d.img,size=1", "3,virtio-rnd,ro", "3,hostbridge,id=1" };
 
 	(void)state;
 	assert_int_equal(fake_slot(&f, "3,toy,a=b,c,d=e=f"), 0);

@@ -11,7 +11,7 @@
 
 static int parse(struct config *cfg, const char *node, const char *text)
 {
-	int error = pci_parse_options(cfg, node, text);
+	int error = pci_parse_options(cfg, node, "vendor devid", text);
 
 	/* The old names of the keys. */
 	static const char *const names[][2] = { { "vendor", "vendor" },

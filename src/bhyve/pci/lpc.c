@@ -82,7 +82,10 @@ static int get_register(struct pci_dev *dev, const char *key, const char *sysfs,
 static int parse(struct config *cfg, const char *node, const char *text)
 {
 	(void)node;
-	return pci_parse_options(cfg, "lpc", text);
+	return pci_parse_options(cfg, "lpc",
+	    "pcireg.vendor pcireg.device pcireg.revid pcireg.subvendor "
+	    "pcireg.subdevice",
+	    text);
 }
 
 static int create(struct pci_dev *dev, const char *node)

@@ -25,9 +25,8 @@ struct pci_class {
 	const char *name; /* as in -s and in key "device" */
 	const char *help; /* one line for -s help: its configuration */
 	/*
-	 * Turns the text after "slot,name," into keys under node; NULL: "a=b,c"
-	 * means node.a=b and node.c=true. 0 or -EINVAL (logged with what would be
-	 * right).
+	 * Turns the text after "slot,name," into keys under node; NULL: the device
+	 * has no options. 0 or -EINVAL (logged with what would be right).
 	 */
 	int (*parse)(struct config *cfg, const char *node, const char *text);
 	/*
@@ -129,8 +128,14 @@ void pci_intx(struct pci_dev *dev, bool level);
 void *pci_dma(struct pci_dev *dev, uint64_t gpa, uint64_t len);
 void pci_dma_written(struct pci_dev *dev, uint64_t gpa, uint64_t len);
 
-/* The default of pci_class.parse. */
-int pci_parse_options(struct config *cfg, const char *node, const char *text);
+/*
+ * "a=b,c" means node.a=b and node.c=true; only words of known (between blanks) can
+ * be set. 0 or -EINVAL (logged).
+ */
+int pci_parse_options(
+    struct config *cfg, const char *node, const char *known, const char *text);
+/* 0, or -EINVAL (logged with what there is) when known has no such word. */
+int pci_check_option(const char *node, const char *known, const char *name);
 /*
  * -s slot,emulation,conf into keys. 0 or -EINVAL (logged); 1: "help" was asked and
  * given.

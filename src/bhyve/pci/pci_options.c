@@ -21,7 +21,24 @@ static int set(
 	return error;
 }
 
-int pci_parse_options(struct config *cfg, const char *node, const char *text)
+int pci_check_option(const char *node, const char *known, const char *name)
+{
+	size_t len = strlen(name);
+	const char *p = known;
+
+	while (len > 0 && (p = strstr(p, name)) != NULL) {
+		if ((p == known || p[-1] == ' ') &&
+		    (p[len] == ' ' || p[len] == '\0'))
+			return 0;
+		p += len;
+	}
+	log_error("%s: unknown option \"%s\"; there %s %s", node, name,
+	    *known != '\0' ? "are" : "is", *known != '\0' ? known : "none");
+	return -EINVAL;
+}
+
+int pci_parse_options(
+    struct config *cfg, const char *node, const char *known, const char *text)
 {
 	char *copy, *rest, *word;
 	int error = 0;
@@ -38,7 +55,10 @@ int pci_parse_options(struct config *cfg, const char *node, const char *text)
 			continue;
 		if (value != NULL)
 			*value++ = '\0';
-		error = set(cfg, node, word, value != NULL ? value : "true");
+		error = pci_check_option(node, known, word);
+		if (error == 0)
+			error = set(
+			    cfg, node, word, value != NULL ? value : "true");
 	}
 	free(copy);
 	return error;
@@ -128,6 +148,7 @@ int pci_parse_slot(struct config *cfg, const char *text)
 	}
 	if (set(cfg, node, "device", name) != 0)
 		return -EINVAL;
-	return (cls->parse != NULL ? cls->parse : pci_parse_options)(
-	    cfg, node, conf);
+	if (cls->parse == NULL)
+		return pci_parse_options(cfg, node, "", conf);
+	return cls->parse(cfg, node, conf);
 }

@@ -340,6 +340,9 @@ static int parse_word(struct config *cfg, const char *node, char *word, int *por
 	value = strchr(word, '=');
 	if (value != NULL)
 		*value++ = '\0';
+	error = pci_check_option(node, DISK_OPTIONS " ser rev model nmrr", word);
+	if (error != 0)
+		return error;
 	return set(
 	    cfg, node, (unsigned)*port, word, value != NULL ? value : "true");
 }

@@ -371,7 +371,8 @@ static int parse(struct config *cfg, const char *node, const char *text)
 		log_error("%s: \"%s\" is not a path", node, text);
 		return -EINVAL;
 	}
-	return pci_parse_options(cfg, node, comma != NULL ? comma + 1 : NULL);
+	return pci_parse_options(cfg, node, DISK_OPTIONS " ser serial",
+	    comma != NULL ? comma + 1 : NULL);
 }
 
 static void set_id(struct blk *blk, const char *node)

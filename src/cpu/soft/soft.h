@@ -119,8 +119,8 @@ struct tlb_entry {
 	uint64_t delta;  /* host - gva */
 	uint64_t gpa;    /* page address */
 	uint32_t global; /* G bit: survives a CR3 write */
-	uint32_t
-	    level; /* bytes mapped by the guest's entry, as a shift: 12, 21, 30 */
+	/* bytes mapped by the guest's entry, as a shift: 12, 21, 30 */
+	uint32_t level;
 	uint64_t lin; /* page address it was filled for; level 0: never filled */
 	uint64_t pad;
 };
@@ -309,11 +309,12 @@ struct soft_cpu {
 
 struct soft_engine {
 	struct engine_config cfg;
-	struct engine_host
-	    host; /* cfg.host's, with the vCPU outside during each call */
+	/* cfg.host's, with the vCPU outside during each call */
+	struct engine_host host;
 	struct soft_cpu *cpu[64];
 	unsigned ncpu;
 	bool jit; /* vCPUs translate */
+	bool jit_must; /* asked for by name: no fall back to the interpreter */
 	struct codemem *codemem;
 	struct exclusive *exclusive;
 };

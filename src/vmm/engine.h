@@ -38,16 +38,13 @@ struct vcpu_state;
 struct vcpu_link {
 	_Atomic uint32_t events;
 	_Atomic uint32_t sleeping; /* the thread waits on events in a futex */
-	/*
-	 * Guest TSC - host TSC, kept up to date by the engine (TSC-deadline timer).
-	 */
+	/* Guest TSC - host TSC, kept up to date by the engine. */
 	_Atomic uint64_t tsc_offset;
 };
 
 enum engine_exit {
 	ENGINE_KICKED,   /* an EV_MACHINE bit is set (the machine clears it) */
-	ENGINE_HALT,     /* HLT executed; RIP is past it. Wait for events, then run
-			    again */
+	ENGINE_HALT,     /* RIP is past a HLT: wait for events, then run again */
 	ENGINE_SHUTDOWN, /* triple fault */
 	ENGINE_ERROR,    /* cannot go on; logged */
 };
@@ -108,10 +105,7 @@ struct engine_ops {
 	/* Guest-linear to guest-physical for debuggers; 0 or -EFAULT. */
 	int (*translate)(struct engine_vcpu *cpu, uint64_t gla, uint64_t *gpa);
 	void (*stats)(struct engine_vcpu *cpu, engine_stat_fn *fn, void *arg);
-	/*
-	 * The engine's vCPU thread starts / ends: per-thread set-up (signal stack,
-	 * GS).
-	 */
+	/* The engine's vCPU thread starts / ends: per-thread set-up. */
 	int (*thread_start)(struct engine_vcpu *cpu);
 	void (*thread_stop)(struct engine_vcpu *cpu);
 };

@@ -19,19 +19,15 @@ struct machine_sync {
 	unsigned live;   /* vCPU threads in their loop */
 	/* vCPUs asleep that no interrupt can wake: only NMI, INIT or SIPI. */
 	_Atomic unsigned dead;
-	bool reset_on_init; /* INIT of the boot CPU: nothing is at its reset vector
-			     */
+	/* INIT of the boot CPU is a reset: nothing is at its reset vector. */
+	bool reset_on_init;
 
-	/*
-	 * The thread that turns LAPIC deadlines into EV_TIMER for vCPUs in guest
-	 * code.
-	 */
+	/* Turns LAPIC deadlines into EV_TIMER for vCPUs in guest code. */
 	pthread_t timer_thread;
 	int timer_epoll, timer_stop;
 	bool timer_started;
 
-	struct engine_host
-	    host; /* machine_host with this machine as its argument */
+	struct engine_host host; /* machine_host with this machine as its arg */
 };
 
 /* host.c: what the engine may ask of the machine; arg is the machine. */

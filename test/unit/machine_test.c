@@ -31,8 +31,7 @@ struct engine_vcpu {
 	struct engine *e;
 	unsigned id;
 	struct vcpu_state state;
-	int vector; /* interrupt being handled by this call of guest code, -1: none
-		     */
+	int vector; /* handled by this call of guest code, -1: none */
 	unsigned phase;
 };
 

@@ -40,8 +40,8 @@ struct virtq {
 	uint16_t last_avail, used_idx, signalled_used;
 	bool signalled_valid;
 	bool posted; /* virtio_kick_later() is under way */
-	uint32_t
-	    generation; /* changes when the rings do: late answers are dropped */
+	/* changes when the rings do: late answers are dropped */
+	uint32_t generation;
 	unsigned inflight;
 };
 

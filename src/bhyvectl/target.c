@@ -97,7 +97,7 @@ void target_close(struct target *t)
 		close(t->fd);
 }
 
-/* Reads an answer up to its "." line. 0 or -errno; *text is always a string. */
+/* Reads an answer up to its "." line. 0 or -errno; *text is allocated, or NULL. */
 static int read_answer(int fd, char **text)
 {
 	size_t len = 0;
@@ -150,8 +150,11 @@ int target_command(struct target *t, char **answer, const char *fmt, ...)
 	va_end(ap);
 	if (n < 0 || (size_t)n >= sizeof(line) - 1)
 		return -EINVAL;
-	strcat(line, "\n");
+	line[n] = '\n';
+	line[n + 1] = '\0';
 	error = exchange(t->fd, line, &text);
+	if (error == 0 && text == NULL)
+		error = -EIO;
 	if (error != 0) {
 		log_error("%s: no answer from process %ld: %s", t->name,
 		    (long)t->info.pid, strerror(-error));

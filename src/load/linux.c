@@ -452,7 +452,7 @@ int linux_load(struct vmfile *vf, const struct linux_boot *b, struct load_error 
 	const struct linux_kernel *k = b->kernel;
 	uint8_t zp[MEMORY_PAGE] = { 0 };
 	struct vcpu_state s;
-	struct layout l;
+	struct layout l = { 0 };
 
 	int err = place(b, &l, e);
 	if (err != 0)

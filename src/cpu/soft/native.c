@@ -371,8 +371,8 @@ static void run_legacy(
 	struct native_io io = { 0 };
 	uint64_t lin = 0, fip, fdp;
 	uint16_t fop;
-	bool stored = true;
 	void *p = NULL;
+	bool stores;
 
 	check_units(cpu, s->unit);
 	f = from = fpu_ready(cpu);
@@ -382,6 +382,7 @@ static void run_legacy(
 		if (s->attr & STUB_STORE)
 			memset(p, 0, s->mem_size);
 	}
+	stores = s->attr & STUB_STORE && p;
 	if (unlikely(fpu_pending(f))) {
 		/*
 		 * Only with CR0.NE clear: goes on with all exceptions masked
@@ -394,11 +395,11 @@ static void run_legacy(
 	io_in(cpu, s, &io);
 	io.mxcsr_in = mxcsr_host(f->mxcsr);
 	exchange(n, s, p, from, &io);
-	if (s->attr & STUB_STORE && fpu_pending(out) && !fpu_pending(from))
-		stored = x87_stored(n, s, from, &io);
+	if (stores && fpu_pending(out) && !fpu_pending(from))
+		stores = x87_stored(n, s, from, &io);
 	if (s->attr & STUB_MXCSR)
 		mxcsr_finish(cpu, f, io.mxcsr_out & FPU_FLAGS);
-	if (s->attr & STUB_STORE && stored)
+	if (stores)
 		store(cpu, lin, p, s->mem_size);
 
 	fip = f->fip;

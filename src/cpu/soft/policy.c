@@ -15,18 +15,21 @@
 static uint64_t context(struct soft_cpu *cpu, struct cpuid_context *ctx)
 {
 	uint64_t base = 0;
+	bool on, x2;
 
 	if (cpu->host->msr_read(cpu->host->arg, cpu->id, MSR_APIC_BASE, &base))
 		base = APIC_ENABLED;
+	on = base & APIC_ENABLED;
+	x2 = on && base & APIC_X2APIC;
 	*ctx = (struct cpuid_context){
 		.cpu = cpu->id,
 		.cr4 = cpu->cr4,
 		.xcr0 = cpu->xcr0,
-		.apic_enabled = base & APIC_ENABLED,
-		.x2apic = base & APIC_ENABLED && base & APIC_X2APIC,
+		.apic_enabled = on,
+		.x2apic = x2,
 	};
-	return (cpu->cr4 << 10) | (cpu->xcr0 & 0xff) << 2 | ctx->apic_enabled << 1 |
-	       ctx->x2apic;
+	return (cpu->cr4 << 10) | (cpu->xcr0 & 0xff) << 2 |
+	       (on ? 2 : 0) | (x2 ? 1 : 0);
 }
 
 void cpu_cpuid(

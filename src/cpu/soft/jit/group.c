@@ -33,7 +33,8 @@ static bool constant_step(const struct insn *in, unsigned *reg, int32_t *step)
 		return true;
 	case ZYDIS_MNEMONIC_LEA:
 		if (in->op[0].size != 8 || in->addrsize != 8 || in->index != REG_NONE ||
-		    in->base != in->op[0].reg || in->disp != (int16_t)in->disp)
+		    in->base == REG_NONE || in->base != in->op[0].reg ||
+		    in->disp != (int16_t)in->disp)
 			return false;
 		*step = in->disp;
 		return true;

@@ -185,11 +185,12 @@ static int confine(const struct child_options *o)
 	}
 	if (ruleset >= 0)
 		close(ruleset);
-	int err = set_limits();
-	if (err == 0)
-		err = filter_syscalls();
+	int err = filter_syscalls();
 	if (err == 0 && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0)
 		err = -errno;
+	/* Last: a sanitizer's allocator has more address space than that already. */
+	if (err == 0)
+		err = set_limits();
 	return err;
 }
 

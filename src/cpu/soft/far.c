@@ -280,7 +280,6 @@ void sys_far_ret(struct soft_cpu *cpu, const struct insn *in)
 	struct desc cs, ss = { 0 };
 	uint64_t rip;
 	uint16_t sel, ss_sel;
-	uint32_t a;
 	struct stk st, out;
 
 	stk_current(cpu, &st);
@@ -300,17 +299,8 @@ void sys_far_ret(struct soft_cpu *cpu, const struct insn *in)
 		cpu_update_mode(cpu);
 		return;
 	}
-	if (sel_null(sel))
-		cpu_gp(cpu);
-	desc_load(cpu, sel, &cs, EXC_GP, 0);
-	a = cs.seg.access;
+	code_load_return(cpu, sel, &cs);
 	cpl = sel & 3;
-	if (!ACC_IS_CODE(a) || cpl < cpu->cpl ||
-	    (a & ACC_CE ? ACC_DPL(a) > cpl : ACC_DPL(a) != cpl) ||
-	    (cpu->long_mode && (a & (ACC_L | ACC_DB)) == (ACC_L | ACC_DB)))
-		cpu_raise_error(cpu, EXC_GP, sel & 0xfffc);
-	if (!(a & ACC_P))
-		cpu_raise_error(cpu, EXC_NP, sel & 0xfffc);
 	if (cpl == cpu->cpl) {
 		code_check_rip(cpu, &cs.seg, rip, 0);
 		desc_mark_accessed(cpu, &cs);
@@ -321,7 +311,7 @@ void sys_far_ret(struct soft_cpu *cpu, const struct insn *in)
 	out = st;
 	out.sp = stk_pop(cpu, &st, in->opsize);
 	ss_sel = stk_pop(cpu, &st, in->opsize);
-	iret_stack(cpu, ss_sel, cpl, a & ACC_L, &ss);
+	iret_stack(cpu, ss_sel, cpl, cs.seg.access & ACC_L, &ss);
 	code_check_rip(cpu, &cs.seg, rip, 0);
 	desc_mark_accessed(cpu, &cs);
 	iret_commit_stack(cpu, ss_sel, cpl, &ss);

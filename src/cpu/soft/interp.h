@@ -35,6 +35,40 @@ ALWAYS_INLINE void set_flags(struct soft_cpu *cpu, uint32_t f)
 }
 
 /* INC and DEC leave CF alone. */
+/* CMP a, b. */
+static inline void compare_flags(
+    struct soft_cpu *cpu, uint64_t a, uint64_t b, unsigned size)
+{
+	uint32_t f;
+
+	switch (size) {
+	case 1:
+		__asm__("cmpb %b[b], %b[a]" FLAGS_OUT
+			: "=&a"(f)
+			: [a] "r"(a), [b] "r"(b)
+			: "cc");
+		break;
+	case 2:
+		__asm__("cmpw %w[b], %w[a]" FLAGS_OUT
+			: "=&a"(f)
+			: [a] "r"(a), [b] "r"(b)
+			: "cc");
+		break;
+	case 4:
+		__asm__("cmpl %k[b], %k[a]" FLAGS_OUT
+			: "=&a"(f)
+			: [a] "r"(a), [b] "r"(b)
+			: "cc");
+		break;
+	default:
+		__asm__("cmpq %[b], %[a]" FLAGS_OUT
+			: "=&a"(f)
+			: [a] "r"(a), [b] "r"(b)
+			: "cc");
+	}
+	set_flags(cpu, f);
+}
+
 ALWAYS_INLINE void set_flags_keep_cf(struct soft_cpu *cpu, uint32_t f)
 {
 	const uint64_t mask = RF_STATUS & ~RF_CF;

@@ -64,40 +64,6 @@ static void xadd(struct soft_cpu *cpu, const struct insn *in)
 	set_flags(cpu, f);
 }
 
-/* CMP acc, old: flags of acc - old. */
-static void compare_flags(
-    struct soft_cpu *cpu, uint64_t a, uint64_t b, unsigned size)
-{
-	uint32_t f;
-
-	switch (size) {
-	case 1:
-		__asm__("cmpb %b[b], %b[a]" FLAGS_OUT
-			: "=&a"(f)
-			: [a] "r"(a), [b] "r"(b)
-			: "cc");
-		break;
-	case 2:
-		__asm__("cmpw %w[b], %w[a]" FLAGS_OUT
-			: "=&a"(f)
-			: [a] "r"(a), [b] "r"(b)
-			: "cc");
-		break;
-	case 4:
-		__asm__("cmpl %k[b], %k[a]" FLAGS_OUT
-			: "=&a"(f)
-			: [a] "r"(a), [b] "r"(b)
-			: "cc");
-		break;
-	default:
-		__asm__("cmpq %[b], %[a]" FLAGS_OUT
-			: "=&a"(f)
-			: [a] "r"(a), [b] "r"(b)
-			: "cc");
-	}
-	set_flags(cpu, f);
-}
-
 static void cmpxchg(struct soft_cpu *cpu, const struct insn *in)
 {
 	unsigned size = in->op[0].size;

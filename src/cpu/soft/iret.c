@@ -113,7 +113,6 @@ static void iret_protected(struct soft_cpu *cpu, const struct insn *in)
 	struct desc cs, ss = { 0 };
 	uint16_t sel, ss_sel = 0;
 	struct stk st;
-	uint32_t a;
 	bool pop_ss;
 
 	stk_current(cpu, &st);
@@ -124,22 +123,13 @@ static void iret_protected(struct soft_cpu *cpu, const struct insn *in)
 		iret_to_vm86(cpu, &st, rip, sel, flags);
 		return;
 	}
-	if (sel_null(sel))
-		cpu_gp(cpu);
-	desc_load(cpu, sel, &cs, EXC_GP, 0);
-	a = cs.seg.access;
+	code_load_return(cpu, sel, &cs);
 	cpl = sel & 3;
-	if (!ACC_IS_CODE(a) || cpl < cpu->cpl ||
-	    (a & ACC_CE ? ACC_DPL(a) > cpl : ACC_DPL(a) != cpl) ||
-	    (cpu->long_mode && (a & (ACC_L | ACC_DB)) == (ACC_L | ACC_DB)))
-		cpu_raise_error(cpu, EXC_GP, sel & 0xfffc);
-	if (!(a & ACC_P))
-		cpu_raise_error(cpu, EXC_NP, sel & 0xfffc);
 	pop_ss = cpl != cpu->cpl || cpu->mode == MODE_64;
 	if (pop_ss) {
 		rsp = stk_pop(cpu, &st, size);
 		ss_sel = stk_pop(cpu, &st, size);
-		iret_stack(cpu, ss_sel, cpl, a & ACC_L, &ss);
+		iret_stack(cpu, ss_sel, cpl, cs.seg.access & ACC_L, &ss);
 	}
 	code_check_rip(cpu, &cs.seg, rip, 0);
 	desc_mark_accessed(cpu, &cs);

@@ -124,6 +124,23 @@ bool seg_covers(const struct soft_seg *s, uint32_t off, unsigned size)
 	return last <= s->limit;
 }
 
+void code_load_return(struct soft_cpu *cpu, uint16_t sel, struct desc *cs)
+{
+	unsigned cpl = sel & 3;
+	uint32_t a;
+
+	if (sel_null(sel))
+		cpu_gp(cpu);
+	desc_load(cpu, sel, cs, EXC_GP, 0);
+	a = cs->seg.access;
+	if (!ACC_IS_CODE(a) || cpl < cpu->cpl ||
+	    (a & ACC_CE ? ACC_DPL(a) > cpl : ACC_DPL(a) != cpl) ||
+	    (cpu->long_mode && (a & (ACC_L | ACC_DB)) == (ACC_L | ACC_DB)))
+		cpu_raise_error(cpu, EXC_GP, sel & 0xfffc);
+	if (!(a & ACC_P))
+		cpu_raise_error(cpu, EXC_NP, sel & 0xfffc);
+}
+
 void code_check_rip(
     struct soft_cpu *cpu, const struct soft_seg *cs, uint64_t rip, unsigned ext)
 {

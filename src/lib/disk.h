@@ -39,7 +39,8 @@ struct disk_req {
 };
 
 /*
- * Keys of an image; bootindex, which only firmware reads, is taken and has no effect.
+ * Keys of an image; bootindex, which only firmware reads, is taken and has no
+ * effect.
  */
 #define DISK_OPTIONS "nocache sync direct ro nodelete sectorsize bootindex"
 

@@ -430,7 +430,10 @@ static void test_many(void **state)
 	}
 }
 
-/* A request of 64 GiB, as a guest may make, ends at a drain after the step it is in. */
+/*
+ * A request of 64 GiB, as a guest may make, ends at a drain after the step it is
+ * in.
+ */
 static void test_drain_huge(void **state)
 {
 	static const char *const engines[] = { "auto", "threads" };

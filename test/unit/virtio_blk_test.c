@@ -476,7 +476,9 @@ static void test_notify_values(void **state)
 }
 
 /* A Firecracker CVE of 2026: registers changed after they were checked. */
-/* A guest that breaks its ring and resets in a loop does not fill the host's log. */
+/*
+ * A guest that breaks its ring and resets in a loop does not fill the host's log.
+ */
 static void test_log_bounded(void **state)
 {
 	struct env *e = start("");

@@ -8,7 +8,10 @@
 #include "bhyve/storage/ahci.h"
 
 #define BLOCK 2048u
-/* As many as READ (10) can ask for: bounds what one command keeps the host busy with. */
+/*
+ * As many as READ (10) can ask for: bounds what one command keeps the host busy
+ * with.
+ */
 #define READ_MAX 65535u
 
 enum {

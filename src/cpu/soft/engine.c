@@ -419,7 +419,8 @@ static int soft_vcpu_create(struct engine *eng, unsigned id,
 	if (!rc && e->jit) {
 		rc = jit_create(cpu);
 		if (rc && !e->jit_must) {
-			log_warn("vCPU %u: no translator (%s): interpreting, which is slow",
+			log_warn("vCPU %u: no translator (%s): interpreting, which "
+				 "is slow",
 			    id, strerror(-rc));
 			rc = 0;
 		}

@@ -61,7 +61,7 @@ void seg_set_flat_code(struct soft_cpu *cpu, uint16_t sel, unsigned dpl, bool is
 void seg_set_flat_stack(struct soft_cpu *cpu, uint16_t sel, unsigned dpl);
 /* Whether [off, off+size) lies in the segment (limit only). */
 bool seg_covers(const struct soft_seg *s, uint32_t off, unsigned size);
-/* The code segment that RETF or IRET goes back to, at the ring sel names; may raise. */
+/* The code segment that RETF or IRET goes back to; may raise. */
 void code_load_return(struct soft_cpu *cpu, uint16_t sel, struct desc *cs);
 /* Raises #GP(0) + ext when rip cannot be reached in the code segment. */
 void code_check_rip(

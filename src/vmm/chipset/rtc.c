@@ -207,8 +207,8 @@ static int64_t next_alarm(const struct rtc *r, int64_t sec)
 	int ds = decode(r, as), dm = decode(r, am), dh = decode_hour(r, ah);
 	int64_t at = sec + 1;
 
-	if ((as < 0xc0 && (ds < 0 || ds > 59)) || (am < 0xc0 && (dm < 0 || dm > 59)) ||
-	    (ah < 0xc0 && dh < 0))
+	if ((as < 0xc0 && (ds < 0 || ds > 59)) ||
+	    (am < 0xc0 && (dm < 0 || dm > 59)) || (ah < 0xc0 && dh < 0))
 		return -1;
 	while (at <= sec + DAY) {
 		int64_t s = second_of_day(at);

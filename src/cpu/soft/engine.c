@@ -140,13 +140,14 @@ static void memory_changed(void *arg, uint64_t gpa, uint64_t len)
 	smp_code_written(arg, NULL, gpa, len);
 }
 
-/* The translator unless told otherwise; without a tree (tests) the interpreter. */
+/* The interpreter unless told otherwise: the translator is not exact yet. */
 static int check_tier(const struct config *cfg, bool *jit, bool *must)
 {
-	const char *tier = cfg ? config_get(cfg, "cpu.tier") : "interp";
+	const char *tier = cfg ? config_get(cfg, "cpu.tier") : NULL;
 
-	*must = tier && !strcmp(tier, "jit");
-	*jit = !tier || *must;
+	if (!tier)
+		tier = "interp";
+	*must = *jit = !strcmp(tier, "jit");
 	if (*jit || !strcmp(tier, "interp"))
 		return 0;
 	log_error("cpu.tier: '%s' is neither interp nor jit", tier);

@@ -141,13 +141,13 @@ static void memory_changed(void *arg, uint64_t gpa, uint64_t len)
 }
 
 /* The interpreter unless told otherwise: the translator is not exact yet. */
-static int check_tier(const struct config *cfg, bool *jit, bool *must)
+static int check_tier(const struct config *cfg, bool *jit)
 {
 	const char *tier = cfg ? config_get(cfg, "cpu.tier") : NULL;
 
 	if (!tier)
 		tier = "interp";
-	*must = *jit = !strcmp(tier, "jit");
+	*jit = !strcmp(tier, "jit");
 	if (*jit || !strcmp(tier, "interp"))
 		return 0;
 	log_error("cpu.tier: '%s' is neither interp nor jit", tier);
@@ -159,7 +159,7 @@ static void soft_destroy(struct engine *eng);
 static int soft_create(struct engine **out, const struct engine_config *cfg)
 {
 	struct soft_engine *e;
-	bool jit, must;
+	bool jit;
 	int rc;
 
 	if (cfg->ncpu == 0 || cfg->ncpu > ARRAY_SIZE(e->cpu)) {
@@ -167,7 +167,7 @@ static int soft_create(struct engine **out, const struct engine_config *cfg)
 		    "cpus: %u is not within 1..%zu", cfg->ncpu, ARRAY_SIZE(e->cpu));
 		return -EINVAL;
 	}
-	rc = check_tier(cfg->cfg, &jit, &must);
+	rc = check_tier(cfg->cfg, &jit);
 	if (rc)
 		return rc;
 	e = calloc(1, sizeof(*e));
@@ -176,7 +176,6 @@ static int soft_create(struct engine **out, const struct engine_config *cfg)
 	e->cfg = *cfg;
 	e->ncpu = cfg->ncpu;
 	e->jit = jit;
-	e->jit_must = must;
 	e->host = (struct engine_host){
 		.arg = e, .io_read = host_io_read, .io_write = host_io_write,
 		.mmio_read = host_mmio_read, .mmio_write = host_mmio_write,
@@ -417,15 +416,8 @@ static int soft_vcpu_create(struct engine *eng, unsigned id,
 		rc = block_create(cpu);
 	if (!rc)
 		rc = native_create(cpu);
-	if (!rc && e->jit) {
+	if (!rc && e->jit)
 		rc = jit_create(cpu);
-		if (rc && !e->jit_must) {
-			log_warn("vCPU %u: no translator (%s): interpreting, which "
-				 "is slow",
-			    id, strerror(-rc));
-			rc = 0;
-		}
-	}
 	if (rc) {
 		log_error("vCPU %u: cannot set up: %s", id, strerror(-rc));
 		vcpu_free(cpu);

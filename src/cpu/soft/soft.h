@@ -314,7 +314,6 @@ struct soft_engine {
 	struct soft_cpu *cpu[64];
 	unsigned ncpu;
 	bool jit; /* vCPUs translate */
-	bool jit_must; /* asked for by name: no fall back to the interpreter */
 	struct codemem *codemem;
 	struct exclusive *exclusive;
 };

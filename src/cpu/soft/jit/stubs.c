@@ -207,11 +207,11 @@ void emit_token_check(struct jit *j, struct emit *e, int32_t tok, bool live,
 	emit_byte_check(e, emem_at(&j->tok_valid[tok]), live, miss);
 }
 
-static void check_tokens(struct jit *j, struct emit *e, const struct trans *t)
+static void check_tokens(struct jit *j, struct emit *e, const struct trans *t, bool live)
 {
 	for (int i = 0; i < 2; i++)
 		if (t->tok[i] >= 0)
-			emit_token_check(j, e, t->tok[i], t->live_in != 0, j->stub_dispatch);
+			emit_token_check(j, e, t->tok[i], live, j->stub_dispatch);
 }
 
 /*
@@ -228,7 +228,7 @@ void entry_tok_make(struct jit *j, struct trans *t)
 		return;
 	t->entry_tok = emit_pc(e);
 	emit_const(e, H_T0, t->rip);
-	check_tokens(j, e, t);
+	check_tokens(j, e, t, t->live_in != 0);
 	emit_jmp(e, t->entry);
 }
 
@@ -300,7 +300,8 @@ void entry_ind_make(struct jit *j, struct trans *t)
 	if (e->end - e->p < ENTRY_MAX)
 		return;
 	t->entry_ind = emit_pc(e);
-	emit_expect(e, t->rip, t->live_in != 0, j->stub_dispatch);
-	check_tokens(j, e, t);
+	/* Whoever is meant if it is not t may read flags, whatever t does. */
+	emit_expect(e, t->rip, true, j->stub_dispatch);
+	check_tokens(j, e, t, true);
 	emit_jmp(e, t->entry);
 }

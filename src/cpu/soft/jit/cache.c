@@ -300,6 +300,7 @@ void jit_tlb_flush(struct soft_cpu *cpu, bool globals)
 	struct jit *j = cpu->jit;
 
 	j->epoch++;
+	range_drop_all(j);
 	large_flush(j, globals);
 	for (unsigned which = 0; which < (globals ? 2 : 1); which++) {
 		flush_slots(j, which);
@@ -319,6 +320,7 @@ void jit_tlb_flush_page(struct soft_cpu *cpu, uint64_t lin)
 	uint64_t page = lin & MMU_PAGE_MASK;
 
 	j->epoch++;
+	range_drop_all(j);
 	for (unsigned i = 0; i < LARGE_COUNT; i++)
 		if ((j->large[i].tag ^ lin) >> j->large[i].level == 0)
 			j->large[i].tag = 0;
@@ -348,6 +350,7 @@ void jit_drop_write(struct soft_cpu *cpu, uint64_t gpa)
 	uint64_t host = (uint64_t)(uintptr_t)cpu->mem->base + (gpa & MMU_PAGE_MASK);
 
 	j->epoch++;
+	range_drop_all(j);
 	for (unsigned i = 0; i < LARGE_COUNT; i++)
 		if (j->large[i].tag & 1 &&
 		    host - (j->large[i].start + j->large[i].delta) < j->large[i].len)

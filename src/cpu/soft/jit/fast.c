@@ -110,6 +110,31 @@ static bool slot_set(struct jit *j, uint32_t site, uint64_t addr, uint64_t start
 	return true;
 }
 
+void range_drop_all(struct jit *j)
+{
+	j->range_gen += RANGE_GEN_STEP;
+	if (j->range_gen < RANGE_GEN_END)
+		return;
+	memset(j->range, 0, sizeof(j->range));
+	j->range_gen = 0;
+}
+
+/* For the stub: whoever misses on this page the next time. */
+static void range_note(struct jit *j, const struct slot *s, uint64_t addr, uint64_t start,
+    uint64_t len, uint64_t delta, bool global)
+{
+	uint32_t what = s->kind | (uint32_t)s->idx << 8;
+	uint64_t page = addr >> 12;
+	unsigned which = (global ? LIST_GLOBAL : 0) | (s->kind == 'w' ? LIST_WRITE : 0);
+
+	/* Those need low_globals set, which the stub does not do. */
+	if (global && !(start >> 63))
+		return;
+	j->range[(page ^ what) % RANGE_COUNT] = (struct range){
+		.tag = page << 28 | j->range_gen | what, .start = start, .delta = delta,
+		.len = (uint32_t)len, .level = s->level, .list = 1u << which };
+}
+
 bool jit_slot_fill(struct jit *j, uint32_t site, uint64_t addr)
 {
 	const struct soft_cpu *cpu = j->cpu;
@@ -135,6 +160,7 @@ bool jit_slot_fill(struct jit *j, uint32_t site, uint64_t addr)
 				return false;
 			s->level = e->level;
 			list_slot(j, site, e->global != 0);
+			range_note(j, s, addr, start, len, e->delta, e->global != 0);
 			return true;
 		}
 	}
@@ -142,6 +168,7 @@ bool jit_slot_fill(struct jit *j, uint32_t site, uint64_t addr)
 		return false;
 	s->level = l->level;
 	list_slot(j, site, l->global);
+	range_note(j, s, addr, l->start, l->len, l->delta, l->global);
 	return true;
 }
 

@@ -30,7 +30,8 @@ uint32_t site_new(struct tr *c)
 {
 	uint32_t n = c->j->nsites++;
 
-	c->j->sites[n] = (struct site){ .t = c->t, .insn = c->i };
+	c->j->sites[n] = (struct site){ .t = c->t, .insn = c->i,
+		.retry = c->t->pc[c->i] };
 	return n;
 }
 

@@ -46,6 +46,9 @@ struct slot {
 	uint8_t tries;
 };
 _Static_assert(sizeof(struct slot) == 32, "two to a cache line");
+/* For the stub, which reads kind and idx as one word and flags as bits of a byte. */
+_Static_assert(offsetof(struct slot, idx) == offsetof(struct slot, kind) + 1, "a word");
+#define SLOT_FLAGS_AT (offsetof(struct slot, size) + 2)
 
 #define SITE_FAULT 0u	/* the site of whatever instruction a signal interrupted */
 
@@ -64,6 +67,24 @@ struct large {
 };
 #define LARGE_COUNT 256u
 
+/*
+ * What slots were filled with lately, by page and kind of access: lets the stub refill
+ * a slot without C. Only for slots that are in the list named by the bit in list.
+ */
+struct range {
+	uint64_t tag;		/* page number << 28 | generation << 16 | idx << 8 | kind */
+	uint64_t start;
+	uint64_t delta;
+	uint32_t len;
+	uint8_t level;
+	uint8_t list;		/* one bit of slot.listed */
+	uint16_t pad;
+};
+_Static_assert(sizeof(struct range) == 32, "the stub indexes by shifting");
+#define RANGE_COUNT    512u
+#define RANGE_GEN_STEP (1u << 16)
+#define RANGE_GEN_END  (1u << 28)
+
 #define LIST_GLOBAL 1u
 #define LIST_WRITE  2u
 
@@ -75,8 +96,9 @@ struct site {
 	struct trans *t;
 	uint16_t insn;
 	uint16_t pad;
-	uint32_t pad2;
+	uint32_t retry;		/* where the instruction begins, from code_rx */
 };
+_Static_assert(sizeof(struct site) == 16, "the stub indexes by shifting");
 
 /* A direct jump: where its rel32 is and what it shows when it is not linked. */
 struct edge {
@@ -140,6 +162,7 @@ struct jit {
 	uint8_t pad[7];
 	uint32_t miss_site;
 	uint32_t pad2;
+	uint64_t range_gen;	/* in place in a tag */
 	uint64_t miss_addr, miss_to; /* where the miss helper sends us, with T1, T0 */
 
 	struct soft_cpu *cpu;
@@ -176,6 +199,7 @@ struct jit {
 	uint32_t npcs;
 	struct trans **by_page;	/* hashes of first and second physical pages */
 	struct large large[LARGE_COUNT];
+	struct range range[RANGE_COUNT];
 	struct list filled[4];	/* slots with limit != 0, by LIST_ bits */
 	bool low_globals;	/* a global page in the lower half was seen */
 	struct list toks[2];	/* valid tokens, likewise */
@@ -246,6 +270,7 @@ uint32_t jit_key(const struct soft_cpu *cpu);
 void jit_fpu_save(struct jit *j);
 
 /* fast.c: integer registers only. Sets j->miss_to. */
+void range_drop_all(struct jit *j);
 void jit_miss(struct jit *j, uint32_t site, uint64_t addr);
 bool jit_slot_fill(struct jit *j, uint32_t site, uint64_t addr);
 void jit_fpu_load(struct jit *j);

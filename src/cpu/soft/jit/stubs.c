@@ -125,6 +125,114 @@ static uint8_t *make_fast(struct jit *j, struct emit *e, const uint64_t *fn)
 	return start;
 }
 
+static struct emem field(int base, size_t at)
+{
+	return emem_base(base, (int32_t)at);
+}
+
+static void movzx(struct emit *e, unsigned size, int reg, struct emem m)
+{
+	emit8(e, 0x0f), emit8(e, size == 1 ? 0xb6 : 0xb7);
+	emit_modrm(e, reg, &m, 0);
+}
+
+static void shift(struct emit *e, int w, unsigned ext, int reg, unsigned count)
+{
+	emit_r(e, w, 0xc1, (int)ext, reg);
+	emit8(e, count);
+}
+
+enum { SHL = 4, SHR = 5 };
+
+static const uint8_t refill_saved[] = { H_RCX, H_RDX, H_RSI };
+
+static void refill_restore(struct jit *j, struct emit *e)
+{
+	for (unsigned i = 0; i < sizeof(refill_saved); i++)
+		emit_load(e, refill_saved[i], emem_at(&j->save[i]));
+	emit_load(e, H_RAX, emem_at(&j->save[7]));
+	emit_flags_put(e);
+	emit_load(e, H_RAX, emem_at(&j->save[6]));
+}
+
+/*
+ * A miss that j->range can serve: fills the slot (T1) for the address (T0) as
+ * jit_slot_fill() would, and does the instruction again. slow: what else to do.
+ */
+static void make_refill(struct jit *j, struct emit *e, const uint8_t *slow)
+{
+	emit_store(e, emem_at(&j->save[6]), H_RAX);
+	emit_flags_get(e);
+	emit_store(e, emem_at(&j->save[7]), H_RAX);
+	for (unsigned i = 0; i < sizeof(refill_saved); i++)
+		emit_store(e, emem_at(&j->save[i]), refill_saved[i]);
+	/* rcx = slot */
+	emit_r(e, 0, 0x8b, H_RAX, H_T1);
+	shift(e, 1, SHL, H_RAX, 5);
+	emit_lea(e, H_RCX, emem_at(j->slots));
+	emit_r(e, 1, 0x03, H_RCX, H_RAX);
+	/* rdx = tag, rsi = range */
+	emit_mov(e, H_RDX, H_T0);
+	shift(e, 1, SHR, H_RDX, 12);
+	movzx(e, 2, H_RAX, field(H_RCX, offsetof(struct slot, kind)));
+	emit_r(e, 0, 0x8b, H_RSI, H_RDX);
+	emit_r(e, 0, 0x33, H_RSI, H_RAX);
+	emit_r(e, 0, 0x81, 4, H_RSI), emit32(e, RANGE_COUNT - 1); /* and */
+	shift(e, 0, SHL, H_RSI, 5);
+	shift(e, 1, SHL, H_RDX, 28);
+	emit_r(e, 1, 0x0b, H_RDX, H_RAX);
+	emit_m(e, 1, 0x0b, H_RDX, emem_at(&j->range_gen), 0);
+	emit_lea(e, H_RAX, emem_at(j->range));
+	emit_r(e, 1, 0x03, H_RSI, H_RAX);
+	emit_m(e, 1, 0x3b, H_RDX, field(H_RSI, offsetof(struct range, tag)), 0);
+	emit_jcc(e, CC_NE, slow);
+	/* Already in the list it would be in, and not SLOT_ABS. */
+	movzx(e, 1, H_RAX, field(H_RCX, offsetof(struct slot, listed)));
+	emit_m(e, 0, 0x84, H_RAX, field(H_RSI, offsetof(struct range, list)), 0);
+	emit_jcc(e, CC_E, slow);
+	emit_m(e, 0, 0xf6, 0, field(H_RCX, SLOT_FLAGS_AT), 1), emit8(e, SLOT_ABS);
+	emit_jcc(e, CC_NE, slow);
+	/* rax = limit; the address must be below it */
+	movzx(e, 2, H_RDX, field(H_RCX, offsetof(struct slot, size)));
+	emit_m(e, 0, 0x8b, H_RAX, field(H_RSI, offsetof(struct range, len)), 0);
+	emit_r(e, 1, 0x2b, H_RAX, H_RDX);
+	emit_jcc(e, CC_B, slow);
+	emit_r(e, 1, 0x83, 0, H_RAX), emit8(e, 1);
+	emit_mov(e, H_RDX, H_T0);
+	emit_m(e, 1, 0x2b, H_RDX, field(H_RSI, offsetof(struct range, start)), 0);
+	emit_r(e, 1, 0x3b, H_RDX, H_RAX);
+	emit_jcc(e, CC_AE, slow);
+	emit_store(e, field(H_RCX, offsetof(struct slot, limit)), H_RAX);
+	emit_load(e, H_RAX, field(H_RSI, offsetof(struct range, start)));
+	emit_store(e, field(H_RCX, offsetof(struct slot, start)), H_RAX);
+	emit_load(e, H_RAX, field(H_RSI, offsetof(struct range, delta)));
+	emit_store(e, field(H_RCX, offsetof(struct slot, delta)), H_RAX);
+	movzx(e, 1, H_RAX, field(H_RSI, offsetof(struct range, level)));
+	emit_m(e, 0, 0x88, H_RAX, field(H_RCX, offsetof(struct slot, level)), 0);
+	/* T1 = code_rx + sites[T1].retry */
+	emit_r(e, 0, 0x8b, H_RAX, H_T1);
+	shift(e, 1, SHL, H_RAX, 4);
+	emit_m(e, 1, 0x03, H_RAX, emem_at(&j->sites), 0);
+	emit_m(e, 0, 0x8b, H_RAX, field(H_RAX, offsetof(struct site, retry)), 0);
+	emit_lea(e, H_T1, emem_at(j->code_rx));
+	emit_r(e, 1, 0x03, H_T1, H_RAX);
+	refill_restore(j, e);
+	emit8(e, 0x41), emit8(e, 0xff), emit8(e, 0xe3); /* jmp r11 */
+}
+
+static void make_miss(struct jit *j, struct emit *e)
+{
+	const uint8_t *slow = emit_pc(e);
+
+	refill_restore(j, e);
+	make_fast(j, e, &j->ptr_miss);
+	emit_load(e, H_T0, emem_at(&j->miss_addr));
+	emit_m(e, 0, 0x8b, H_T1, emem_at(&j->miss_site), 0);
+	emit_m(e, 0, 0xff, 4, emem_at(&j->miss_to), 0); /* the access, or stub_slow */
+	j->stub_miss = emit_pc(e);
+	make_refill(j, e, slow);
+}
+
 /* Where T0 leads, by the table. */
 void emit_table_jump(struct jit *j, struct emit *e, unsigned keyid, bool call)
 {
@@ -165,10 +273,7 @@ void stubs_make(struct jit *j)
 	j->stub_link = make_slow(j, e, &j->ptr_link);
 	j->stub_dispatch = make_slow(j, e, &j->ptr_dispatch);
 	j->stub_poll = make_slow(j, e, &j->ptr_poll);
-	j->stub_miss = make_fast(j, e, &j->ptr_miss);
-	emit_load(e, H_T0, emem_at(&j->miss_addr));
-	emit_m(e, 0, 0x8b, H_T1, emem_at(&j->miss_site), 0);
-	emit_m(e, 0, 0xff, 4, emem_at(&j->miss_to), 0); /* the access, or stub_slow */
+	make_miss(j, e);
 	j->stub_fpu = make_fast(j, e, &j->ptr_fpu);
 	emit8(e, 0xc3);
 	for (unsigned k = 0; k < JIT_KEYS; k++) {

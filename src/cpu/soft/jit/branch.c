@@ -57,11 +57,31 @@ void tr_edge_jcc(struct tr *c, unsigned cc, uint64_t rip)
 	edge_here(c, edge_new(c, rip));
 }
 
+/*
+ * Back to the block's own beginning, behind its prologue. Not an edge: who is in the
+ * loop leaves it at the poll, and nobody comes back into a translation that died.
+ */
+static void loop(struct tr *c, unsigned cc)
+{
+	struct emit *e = &c->j->hot, *cold = &c->j->cold;
+	uint32_t n = edge_new(c, c->t->rip);
+	const uint8_t *head = c->j->code_rx + c->t->pc[0], *at = emit_pc(cold);
+
+	emit_const(cold, H_T1, n);
+	emit_jmp(cold, c->j->stub_poll);
+	tr_edge_jcc(c, cc ^ 1, c->next);
+	emit_cmp_imm8(e, 4, emem_at(&c->j->cpu->link.events), 0);
+	emit_jcc_near(e, CC_E, head);
+	emit_jmp(e, at);
+}
+
 static void conditional(struct tr *c, uint64_t to)
 {
 	unsigned cc = c->in->cc;
 
-	if (to <= c->rip) {
+	if (to == c->t->rip && c->t->tok[1] < 0 && !c->t->live_in) {
+		loop(c, cc);
+	} else if (to <= c->rip) {
 		tr_edge_jcc(c, cc ^ 1, c->next);
 		tr_edge_jmp(c, to);
 	} else {

@@ -197,6 +197,7 @@ void cache_flush(struct jit *j)
 	j->low_globals = false;
 	j->nsites = SITE_FAULT + 1;
 	j->ntrans = j->nedges = j->npcs = j->ntokens = 0;
+	j->linking = EDGE_NONE;
 	for (unsigned k = 0; k < j->nkeys; k++) {
 		for (unsigned i = 0; i < JIT_TABLE; i++)
 			j->table[k * JIT_TABLE + i] = j->stub_dispatch;
@@ -360,7 +361,11 @@ void jit_drop_write(struct soft_cpu *cpu, uint64_t gpa)
 		    slot_host(s) - host < 4096);
 }
 
-/* Links. */
+/*
+ * Links. An inlined edge has no jump: its target was translated right behind it, over
+ * the jump. When the target dies its first bytes become that jump: dead code is not
+ * entered at its beginning, and every translation keeps room for it.
+ */
 
 static void edge_patch(struct jit *j, struct edge *e, const uint8_t *to)
 {
@@ -369,14 +374,37 @@ static void edge_patch(struct jit *j, struct edge *e, const uint8_t *to)
 	__atomic_store_n((int32_t *)(void *)e->at, rel, __ATOMIC_RELAXED);
 }
 
-void edge_link(struct jit *j, struct edge *e, struct trans *to)
+/* Within a page that is being executed the mapping is known to be good. */
+static bool edge_direct(const struct edge *e, const struct trans *to)
 {
 	const struct trans *from = e->from;
+
+	return !((e->rip ^ from->rip) & MMU_PAGE_MASK) && to->tok[1] < 0 &&
+	    from->tok[1] < 0 && from->keyid == to->keyid;
+}
+
+bool edge_inline(struct jit *j, const struct trans *to)
+{
+	struct edge *e;
+
+	if (j->linking == EDGE_NONE)
+		return false;
+	e = &j->edges[j->linking];
+	if (e->to || e->from->dead || e->rip != to->rip || !edge_direct(e, to) ||
+	    e->at + 4 != j->hot.p || e->at[-1] != 0xe9 ||
+	    e->from->code_end - e->from->code < 2 * 5)
+		return false;
+	j->hot.p -= 5;
+	e->from->code_end -= 5;
+	e->inlined = true;
+	return true;
+}
+
+void edge_link(struct jit *j, struct edge *e, struct trans *to)
+{
 	const uint8_t *entry = to->entry;
 
-	/* Within a page that is being executed the mapping is known to be good. */
-	if ((e->rip ^ from->rip) & MMU_PAGE_MASK || to->tok[1] >= 0 || from->tok[1] >= 0 ||
-	    from->keyid != to->keyid) {
+	if (!edge_direct(e, to)) {
 		if (!to->entry_tok)
 			entry_tok_make(j, to);
 		if (!to->entry_tok)
@@ -386,7 +414,8 @@ void edge_link(struct jit *j, struct edge *e, struct trans *to)
 	e->to = to;
 	e->next_in = to->in;
 	to->in = e;
-	edge_patch(j, e, entry);
+	if (!e->inlined)
+		edge_patch(j, e, entry);
 	j->stats.chains++;
 }
 
@@ -401,6 +430,9 @@ void trans_kill(struct jit *j, struct trans *t)
 		next = e->next_in;
 		e->to = NULL;
 		e->next_in = NULL;
+		if (e->inlined)
+			e->at[-1] = 0xe9;
+		e->inlined = false;
 		edge_patch(j, e, e->cold);
 		j->stats.unchains++;
 	}

@@ -162,6 +162,19 @@ static inline void emit_jcc(struct emit *e, unsigned cc, const uint8_t *to)
 	emit_rel32(e, to);
 }
 
+/* In the short form when it reaches. */
+static inline void emit_jcc_near(struct emit *e, unsigned cc, const uint8_t *to)
+{
+	ptrdiff_t rel = to - (emit_pc(e) + 2);
+
+	if (rel != (int8_t)rel) {
+		emit_jcc(e, cc, to);
+		return;
+	}
+	emit8(e, 0x70 | cc);
+	emit8(e, (uint8_t)rel);
+}
+
 /* A short forward jump to be closed by emit_here(): returns where its byte is. */
 static inline uint8_t *emit_short(struct emit *e, uint8_t op)
 {

@@ -120,8 +120,8 @@ static void validate(struct jit *j, struct trans *t)
 	}
 }
 
-/* What runs at cpu->rip; NULL: leave. */
-static struct trans *find(struct jit *j)
+/* What runs at cpu->rip, for the edge to be linked to it; NULL: leave. */
+static struct trans *find(struct jit *j, uint32_t edge)
 {
 	struct soft_cpu *cpu = j->cpu;
 	struct block *b;
@@ -132,7 +132,9 @@ static struct trans *find(struct jit *j)
 	b = block_get(cpu);
 	if (!b || must_leave(cpu))
 		return NULL;
+	j->linking = edge;
 	t = trans_get(j, b);
+	j->linking = EDGE_NONE;
 	if (t)
 		validate(j, t);
 	return t;
@@ -141,7 +143,7 @@ static struct trans *find(struct jit *j)
 /* Going on at cpu->rip by whatever it takes. */
 static const uint8_t *go(struct jit *j)
 {
-	struct trans *t = find(j);
+	struct trans *t = find(j, EDGE_NONE);
 	uint8_t **slot;
 
 	if (!t)
@@ -190,7 +192,7 @@ const uint8_t *jit_h_link(struct jit *j, uint32_t edge, uint64_t unused)
 	(void)unused;
 	jit_fpu_save(j);
 	j->cpu->rip = e->rip;
-	t = find(j);
+	t = find(j, edge);
 	if (!t)
 		return NULL;
 	if (j->stats.flushes == flushes && !e->to)
@@ -361,6 +363,7 @@ int jit_create(struct soft_cpu *cpu)
 	cpu->run_block = run_block;
 	cpu->block_dropped = jit_block_dead;
 	j->nsites = SITE_FAULT + 1;
+	j->linking = EDGE_NONE;
 	return 0;
 }
 

@@ -108,6 +108,7 @@ struct edge {
 	uint8_t *at;		/* the rel32, as written */
 	uint8_t *cold;		/* where it goes unlinked */
 	uint64_t rip;		/* target */
+	bool inlined;		/* its jump is left out: to follows from */
 };
 
 struct token {
@@ -195,6 +196,7 @@ struct jit {
 	uint32_t ntrans;
 	struct edge *edges;
 	uint32_t nedges;
+	uint32_t linking;	/* the edge somebody looks for a target of, or EDGE_NONE */
 	uint32_t *pcs;
 	uint32_t npcs;
 	struct trans **by_page;	/* hashes of first and second physical pages */
@@ -214,6 +216,7 @@ struct jit {
 };
 
 #define BY_PAGE 16384u
+#define EDGE_NONE 0xffffffffu
 
 static inline bool spilled(unsigned guest)
 {
@@ -240,6 +243,8 @@ int32_t token_get(struct jit *j, uint64_t va, uint64_t gpa, unsigned keyid);
 void token_validate(struct jit *j, int32_t tok, bool global);
 void trans_kill(struct jit *j, struct trans *t);
 void edge_link(struct jit *j, struct edge *e, struct trans *to);
+/* Whether `to` follows the edge being linked; then it takes the place of its jump. */
+bool edge_inline(struct jit *j, const struct trans *to);
 
 /* stubs.c */
 void stubs_make(struct jit *j);

@@ -161,6 +161,8 @@ struct trans *translate(struct jit *j, struct block *b, uint64_t rip, unsigned k
 		.pc = j->pcs + j->npcs, .ungrouped = ungroup_has(j, b) };
 	j->npcs += b->n + 1;
 	pages_of(j, t);
+	if (edge_inline(j, t))
+		hot.p = j->hot.p;
 	plan(c);
 	body(c, fp);
 	if (c->uses_fp && !fp) {

@@ -16,11 +16,13 @@
  * Memory. Each access site owns a slot {start, limit, delta}: the access may go
  * ahead when address - start < limit, at host address = address + delta. A slot
  * covers as much as the guest's mapping and host memory are contiguous. Misses
- * are refilled from the software TLB by fast.c; what no slot can serve (MMIO,
+ * are refilled by a stub from what other misses found on the same page, else from
+ * the software TLB by fast.c; what no slot can serve (MMIO,
  * page crossing, stores to code) is done by the interpreter's handler for that one
  * instruction. The check clobbers flags where they are dead, else saves them.
  *
- * Control flow. Direct jumps are patched to their target; one that leaves the
+ * Control flow. Direct jumps are patched to their target; the jump at the end of a
+ * translation is left out when its target is translated next. A jump that leaves the
  * page passes the target page's token, a byte that says "this virtual page still
  * maps to the page I was translated from". Guest CALL/RET pair with host CALL/RET
  * on a private stack, one a key; the return site compares the guest's return

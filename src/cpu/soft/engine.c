@@ -140,14 +140,13 @@ static void memory_changed(void *arg, uint64_t gpa, uint64_t len)
 	smp_code_written(arg, NULL, gpa, len);
 }
 
-/* The interpreter unless told otherwise: the translator is not exact yet. */
-static int check_tier(const struct config *cfg, bool *jit)
+/* The translator unless told otherwise; without a tree (tests) the interpreter. */
+static int check_tier(const struct config *cfg, bool *jit, bool *must)
 {
-	const char *tier = cfg ? config_get(cfg, "cpu.tier") : NULL;
+	const char *tier = cfg ? config_get(cfg, "cpu.tier") : "interp";
 
-	if (!tier)
-		tier = "interp";
-	*jit = !strcmp(tier, "jit");
+	*must = tier && !strcmp(tier, "jit");
+	*jit = !tier || *must;
 	if (*jit || !strcmp(tier, "interp"))
 		return 0;
 	log_error("cpu.tier: '%s' is neither interp nor jit", tier);
@@ -159,7 +158,7 @@ static void soft_destroy(struct engine *eng);
 static int soft_create(struct engine **out, const struct engine_config *cfg)
 {
 	struct soft_engine *e;
-	bool jit;
+	bool jit, must;
 	int rc;
 
 	if (cfg->ncpu == 0 || cfg->ncpu > ARRAY_SIZE(e->cpu)) {
@@ -167,7 +166,7 @@ static int soft_create(struct engine **out, const struct engine_config *cfg)
 		    "cpus: %u is not within 1..%zu", cfg->ncpu, ARRAY_SIZE(e->cpu));
 		return -EINVAL;
 	}
-	rc = check_tier(cfg->cfg, &jit);
+	rc = check_tier(cfg->cfg, &jit, &must);
 	if (rc)
 		return rc;
 	e = calloc(1, sizeof(*e));
@@ -176,6 +175,7 @@ static int soft_create(struct engine **out, const struct engine_config *cfg)
 	e->cfg = *cfg;
 	e->ncpu = cfg->ncpu;
 	e->jit = jit;
+	e->jit_must = must;
 	e->host = (struct engine_host){
 		.arg = e, .io_read = host_io_read, .io_write = host_io_write,
 		.mmio_read = host_mmio_read, .mmio_write = host_mmio_write,
@@ -416,8 +416,15 @@ static int soft_vcpu_create(struct engine *eng, unsigned id,
 		rc = block_create(cpu);
 	if (!rc)
 		rc = native_create(cpu);
-	if (!rc && e->jit)
+	if (!rc && e->jit) {
 		rc = jit_create(cpu);
+		if (rc && !e->jit_must) {
+			log_warn("vCPU %u: no translator (%s): interpreting, which "
+				 "is slow",
+			    id, strerror(-rc));
+			rc = 0;
+		}
+	}
 	if (rc) {
 		log_error("vCPU %u: cannot set up: %s", id, strerror(-rc));
 		vcpu_free(cpu);

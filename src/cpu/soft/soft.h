@@ -314,6 +314,7 @@ struct soft_engine {
 	struct soft_cpu *cpu[64];
 	unsigned ncpu;
 	bool jit; /* vCPUs translate */
+	bool jit_must; /* asked for by name: no fall back to the interpreter */
 	struct codemem *codemem;
 	struct exclusive *exclusive;
 };

@@ -79,7 +79,8 @@ dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$tree/kernel" --wildcards \
 	'./lib/modules/*/kernel/drivers/scsi/s*' './lib/modules/*/kernel/drivers/cdrom/*' \
 	'./lib/modules/*/kernel/drivers/char/hw_random/*' \
 	'./lib/modules/*/kernel/drivers/net/*failover*' \
-	'./lib/modules/*/kernel/drivers/net/virtio*' './lib/modules/*/kernel/net/core/*' \
+	'./lib/modules/*/kernel/drivers/net/virtio*' \
+	'./lib/modules/*/kernel/drivers/net/ethernet/intel/e1000/*' './lib/modules/*/kernel/net/core/*' \
 	'./lib/modules/*/kernel/fs/ext4/*' './lib/modules/*/kernel/fs/jbd2/*' \
 	'./lib/modules/*/kernel/fs/mbcache*' './lib/modules/*/kernel/fs/isofs/*' \
 	'./lib/modules/*/kernel/block/*' './lib/modules/*/kernel/lib/*' \
@@ -120,7 +121,7 @@ add_module() {
 	done
 	printf '%s.ko\n' "$name" >>"$order"
 }
-for module in virtio_pci virtio_blk virtio_rng virtio_net crc32c_generic ext4 ahci sd_mod \
+for module in virtio_pci virtio_blk virtio_rng virtio_net e1000 crc32c_generic ext4 ahci sd_mod \
 	sr_mod isofs; do
 	add_module "$module"
 done
@@ -153,6 +154,30 @@ for disk in /dev/vda1 /dev/vda; do
 	fi
 done
 hostname bhyve
+ip link set lo up
+for card in /sys/class/net/eth*; do
+	if [ -e "$card" ]; then
+		udhcpc -q -n -i "${card##*/}" -s /etc/lease >/dev/null 2>&1 &
+	fi
+done
+END
+# What udhcpc calls with what the DHCP server gave.
+cat >"$root/etc/lease" <<'END'
+#!/bin/sh
+export PATH=/bin
+case $1 in
+deconfig)
+	ip addr flush dev "$interface"
+	ip link set "$interface" up
+	;;
+bound | renew)
+	ip addr add "$ip/$mask" dev "$interface"
+	[ -z "$router" ] || ip route replace default via "${router%% *}"
+	for server in $dns; do
+		echo "nameserver $server"
+	done >/etc/resolv.conf
+	;;
+esac
 END
 cat >"$root/etc/session" <<'END'
 #!/bin/sh
@@ -171,7 +196,7 @@ sh
 poweroff
 END
 printf 'root:x:0:0:root:/root:/bin/sh\n' >"$root/etc/passwd"
-chmod 755 "$root/init" "$root/etc/rc" "$root/etc/session"
+chmod 755 "$root/init" "$root/etc/rc" "$root/etc/session" "$root/etc/lease"
 (cd "$root" && find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --quiet | gzip -1) \
 	>"$out/initrd.img"
 

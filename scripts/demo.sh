@@ -42,8 +42,8 @@ while :; do
 	show "$build/src/load/grub/grub-bhyve" -m device.map -r cd0 -M "$memory" "$vm"
 	status=0
 	show "$build/src/bhyve/bhyve" -A -H -P -s 0:0,hostbridge -s 1:0,lpc \
-		-s 3:0,virtio-blk,./linux.img -s 5:0,virtio-rnd -l com1,stdio \
-		-c "$cpus" -m "$memory" "$vm" || status=$?
+		-s 2:0,virtio-net,slirp,open -s 3:0,virtio-blk,./linux.img \
+		-s 5:0,virtio-rnd -l com1,stdio -c "$cpus" -m "$memory" "$vm" || status=$?
 	[ $status -eq 0 ] || break # 0: the guest rebooted
 done
 show "$bhyvectl" --destroy --vm="$vm"

@@ -4,7 +4,8 @@
 set -eu
 
 build="gcc libc6-dev make meson ninja-build pkg-config python3 acpica-tools
-	libzydis-dev liburing-dev libseccomp-dev libmd-dev libcmocka-dev"
+	libzydis-dev liburing-dev libseccomp-dev libmd-dev libslirp-dev
+	libcmocka-dev"
 run="grub-emu"
 demo="busybox-static cpio xorriso e2fsprogs xz-utils"
 check="clang libclang-rt-14-dev mandoc python3-pexpect git"

@@ -1,7 +1,8 @@
 /*
  * Before guest code runs the process gives up what a running VM does not need:
  * gaining privileges, being dumped or traced, all files but the VM object's and
- * the control socket's folders (Landlock), all system calls but a list (seccomp).
+ * the control socket's folders (Landlock), all system calls but a list (seccomp);
+ * sockets too, unless a network device has the backend slirp.
  *
  * Refused calls fail with EPERM instead of killing the process: nothing is gained
  * by a guest that gets so far, and a library's rare call does not end the VM.
@@ -11,14 +12,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/if_tun.h>
 #include <linux/landlock.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <termios.h>
 #include <unistd.h>
@@ -191,7 +195,7 @@ static int control_dir(const char *name, char *dir, size_t len)
 	return error;
 }
 
-static int restrict_files(const char *name)
+static int restrict_files(const char *name, bool sockets)
 {
 	struct landlock_ruleset_attr attr = { .handled_access_fs = LANDLOCK_ALL };
 	const char *dir = vmfile_dir();
@@ -212,6 +216,10 @@ static int restrict_files(const char *name)
 	if (error == 0)
 		error =
 		    allow_below(ruleset, control, LANDLOCK_READ | LANDLOCK_REMOVE);
+	/* slirp asks the host's name servers; without the file it asks none. */
+	if (error == 0 && sockets)
+		allow_below(
+		    ruleset, "/etc/resolv.conf", LANDLOCK_ACCESS_FS_READ_FILE);
 	if (error == 0 && syscall(SYS_landlock_restrict_self, ruleset, 0) != 0)
 		error = -errno;
 	close(ruleset);
@@ -220,7 +228,32 @@ static int restrict_files(const char *name)
 
 /* Not TIOCSTI: it types into the user's shell. */
 static const unsigned long ioctls[] = { TCGETS, TCSETS, TCSETSW, TCSETSF,
-	TIOCGWINSZ, FIONREAD, BLKDISCARD, BLKZEROOUT };
+	TIOCGWINSZ, FIONREAD, BLKDISCARD, BLKZEROOUT, TUNSETOFFLOAD };
+
+/* What slirp needs for the guest's connections. It listens before. */
+static const char *const socket_calls[] = { "connect", "bind", "accept",
+	"getsockname", "getpeername" };
+
+static int allow_sockets(scmp_filter_ctx ctx)
+{
+	static const int families[] = { AF_INET, AF_INET6 };
+	static const int types[] = { SOCK_STREAM, SOCK_DGRAM };
+	int error = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
+	    SCMP_A1(SCMP_CMP_EQ, FIONBIO));
+
+	for (size_t i = 0; error == 0 && i < ARRAY_SIZE(socket_calls); i++)
+		error = seccomp_rule_add(ctx, SCMP_ACT_ALLOW,
+		    seccomp_syscall_resolve_name(socket_calls[i]), 0);
+	for (size_t f = 0; f < ARRAY_SIZE(families); f++)
+		for (size_t t = 0; error == 0 && t < ARRAY_SIZE(types); t++)
+			error = seccomp_rule_add(ctx, SCMP_ACT_ALLOW,
+			    SCMP_SYS(socket), 2,
+			    SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)families[f]),
+			    SCMP_A1(SCMP_CMP_MASKED_EQ,
+				(scmp_datum_t) ~(SOCK_CLOEXEC | SOCK_NONBLOCK),
+				(scmp_datum_t)types[t]));
+	return error;
+}
 
 /* Calls that are allowed with some arguments only. */
 static int restrict_arguments(scmp_filter_ctx ctx)
@@ -241,7 +274,7 @@ static int restrict_arguments(scmp_filter_ctx ctx)
 	return error;
 }
 
-static int restrict_calls(void)
+static int restrict_calls(bool sockets)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
 	int error = 0;
@@ -260,15 +293,43 @@ static int restrict_calls(void)
 	}
 	if (error == 0)
 		error = restrict_arguments(ctx);
+	if (error == 0 && sockets)
+		error = allow_sockets(ctx);
 	if (error == 0)
 		error = seccomp_load(ctx);
 	seccomp_release(ctx);
 	return error;
 }
 
+/* Whether a device under "pci.B.S.F" has the backend slirp. */
+struct search {
+	const struct config *cfg;
+	const char *prefix;
+	unsigned depth;
+};
+
+static int has_slirp(const char *name, void *arg)
+{
+	const struct search *s = arg;
+	char node[128];
+	struct search below = { s->cfg, node, s->depth + 1 };
+	const char *value;
+
+	if (snprintf(node, sizeof(node), "%s.%s", s->prefix, name) >=
+	    (int)sizeof(node))
+		return 0;
+	if (s->depth < 3)
+		return config_children(s->cfg, node, has_slirp, &below);
+	if (strcmp(name, "backend") != 0 && strcmp(name, "type") != 0)
+		return 0;
+	value = config_get(s->cfg, node);
+	return value != NULL && strcmp(value, "slirp") == 0;
+}
+
 int sandbox_enter(const struct config *cfg)
 {
-	bool wanted, in_core;
+	struct search pci = { cfg, "pci", 0 };
+	bool wanted, in_core, sockets;
 	int error = 0;
 
 	if (config_get_bool(cfg, "sandbox", true, &wanted) != 0 ||
@@ -282,10 +343,11 @@ int sandbox_enter(const struct config *cfg)
 	 */
 	if (!in_core && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
 		error = -errno;
+	sockets = config_children(cfg, "pci", has_slirp, &pci) != 0;
 	if (error == 0)
-		error = restrict_files(config_get(cfg, "name"));
+		error = restrict_files(config_get(cfg, "name"), sockets);
 	if (error == 0)
-		error = restrict_calls();
+		error = restrict_calls(sockets);
 	if (error != 0)
 		log_error("cannot enter the sandbox: %s; -o sandbox=false runs "
 			  "without it",

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -85,6 +86,27 @@ static int what_it_may_not(void)
 	return 0;
 }
 
+/* With the network backend slirp: sockets of the Internet, and nothing to listen on. */
+static int what_slirp_may(void)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int one = 1;
+
+	MUST(fd >= 0);
+	MUST(ioctl(fd, FIONBIO, &one) == 0);
+	MUST(listen(fd, 1) < 0 && errno == EPERM);
+	MUST(socket(AF_INET, SOCK_DGRAM, 0) >= 0);
+	MUST(socket(AF_INET, SOCK_RAW, IPPROTO_ICMP) < 0 && errno == EPERM);
+	MUST(socket(AF_UNIX, SOCK_STREAM, 0) < 0 && errno == EPERM);
+	MUST(socket(AF_PACKET, SOCK_DGRAM, 0) < 0 && errno == EPERM);
+	MUST(socket(AF_NETLINK, SOCK_DGRAM, 0) < 0 && errno == EPERM);
+	MUST(open("/etc/passwd", O_RDONLY) < 0);
+	MUST(access("/etc/resolv.conf", F_OK) != 0 ||
+	     open("/etc/resolv.conf", O_RDONLY) >= 0);
+	MUST(open("/etc/resolv.conf", O_WRONLY) < 0);
+	return 0;
+}
+
 static int dumpable_with_c(void)
 {
 	MUST(prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 1);
@@ -136,6 +158,14 @@ static void forbids(void **state)
 {
 	(void)state;
 	inside(what_it_may_not, NULL, NULL);
+	inside(what_it_may_not, "pci.0.3.0.backend", "tap0");
+}
+
+static void slirp(void **state)
+{
+	(void)state;
+	inside(what_slirp_may, "pci.0.3.0.backend", "slirp");
+	inside(what_slirp_may, "pci.255.31.7.type", "slirp");
 }
 
 static void options(void **state)
@@ -182,6 +212,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(allows),
 		TEST(forbids),
+		TEST(slirp),
 		TEST(options),
 	};
 

@@ -3,9 +3,9 @@
 
 #include <string.h>
 
-static void rings(struct vdriver *d)
+static uint64_t rings(struct vdriver *d, uint64_t at)
 {
-	uint8_t *base = fake_ram(d->f, VD_RINGS);
+	uint8_t *base = fake_ram(d->f, at);
 	uint64_t used = (16 * d->size + 6 + 2 * d->size + 4095) & ~4095u;
 
 	memset(base, 0, used + 6 + 8 * d->size);
@@ -14,57 +14,83 @@ static void rings(struct vdriver *d)
 	d->used16 = (uint16_t *)(base + used);
 	d->used = (uint32_t *)(base + used + 4);
 	d->avail_event = (uint16_t *)(base + used + 4 + 8 * d->size);
+	return at + used;
+}
+
+bool vd_begin(struct vdriver *d, struct fake *f, unsigned slot, bool modern,
+    uint64_t features)
+{
+	memset(d, 0, sizeof(*d));
+	d->f = f;
+	d->slot = slot;
+	d->modern = modern;
+	if (modern)
+		d->mmio = fake_bar(f, slot, 4);
+	else
+		d->io = (uint16_t)fake_bar(f, slot, 0);
+	vd_set_status(d, 0);
+	vd_set_status(d, 3);
+	if (!modern) {
+		fake_out(f, d->io + 4, 4, (uint32_t)features);
+		return true;
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		fake_write(f, d->mmio + 0x08, 4, i);
+		fake_write(f, d->mmio + 0x0c, 4, features >> (32 * i) & 0xffffffff);
+	}
+	vd_set_status(d, 11);
+	return (vd_status(d) & 8) != 0;
+}
+
+bool vd_queue(struct vdriver *d, unsigned index, uint64_t at, unsigned size)
+{
+	struct fake *f = d->f;
+	uint64_t used;
+
+	d->queue = index;
+	if (!d->modern) {
+		fake_out(f, d->io + 14, 2, index);
+		d->size = fake_in(f, d->io + 12, 2);
+		rings(d, at);
+		fake_out(f, d->io + 8, 4, (uint32_t)(at >> 12));
+		return fake_in(f, d->io + 8, 4) == at >> 12;
+	}
+	fake_write(f, d->mmio + 0x16, 2, index);
+	fake_write(f, d->mmio + 0x18, 2, size);
+	d->size = (unsigned)fake_read(f, d->mmio + 0x18, 2);
+	used = rings(d, at);
+	fake_write(f, d->mmio + 0x20, 8, at);
+	fake_write(f, d->mmio + 0x28, 4, at + 16 * d->size);
+	fake_write(f, d->mmio + 0x2c, 4, 0);
+	fake_write(f, d->mmio + 0x30, 8, used);
+	fake_write(f, d->mmio + 0x1c, 2, 1);
+	return fake_read(f, d->mmio + 0x1c, 2) == 1;
+}
+
+void vd_ready(struct vdriver *d)
+{
+	vd_set_status(d, d->modern ? 15 : 7);
 }
 
 bool vd_start_legacy(
     struct vdriver *d, struct fake *f, unsigned slot, uint32_t features)
 {
-	memset(d, 0, sizeof(*d));
-	d->f = f;
-	d->slot = slot;
-	d->io = (uint16_t)fake_bar(f, slot, 0);
-	fake_out(f, d->io + 18, 1, 0);
-	fake_out(f, d->io + 18, 1, 3);
-	fake_out(f, d->io + 4, 4, features);
-	fake_out(f, d->io + 14, 2, 0);
-	d->size = fake_in(f, d->io + 12, 2);
-	rings(d);
-	fake_out(f, d->io + 8, 4, VD_RINGS >> 12);
-	fake_out(f, d->io + 18, 1, 7);
-	return fake_in(f, d->io + 8, 4) == VD_RINGS >> 12;
+	bool good = vd_begin(d, f, slot, false, features) &&
+		    vd_queue(d, 0, VD_RINGS, 0);
+
+	vd_ready(d);
+	return good;
 }
 
 bool vd_start_modern(struct vdriver *d, struct fake *f, unsigned slot,
     uint64_t features, unsigned size)
 {
-	memset(d, 0, sizeof(*d));
-	d->f = f;
-	d->slot = slot;
-	d->modern = true;
-	d->mmio = fake_bar(f, slot, 4);
-	fake_write(f, d->mmio + 0x14, 1, 0);
-	fake_write(f, d->mmio + 0x14, 1, 3);
-	for (unsigned i = 0; i < 2; i++) {
-		fake_write(f, d->mmio + 0x08, 4, i);
-		fake_write(f, d->mmio + 0x0c, 4, features >> (32 * i) & 0xffffffff);
-	}
-	fake_write(f, d->mmio + 0x14, 1, 11);
-	if ((fake_read(f, d->mmio + 0x14, 1) & 8) == 0)
+	if (!vd_begin(d, f, slot, true, features))
 		return false;
-	fake_write(f, d->mmio + 0x16, 2, 0);
-	fake_write(f, d->mmio + 0x18, 2, size);
-	d->size = (unsigned)fake_read(f, d->mmio + 0x18, 2);
-	rings(d);
-	uint64_t used =
-	    VD_RINGS + (uint64_t)((uint8_t *)d->used16 - (uint8_t *)d->desc);
+	bool good = vd_queue(d, 0, VD_RINGS, size);
 
-	fake_write(f, d->mmio + 0x20, 8, VD_RINGS);
-	fake_write(f, d->mmio + 0x28, 4, VD_RINGS + 16 * d->size);
-	fake_write(f, d->mmio + 0x2c, 4, 0);
-	fake_write(f, d->mmio + 0x30, 8, used);
-	fake_write(f, d->mmio + 0x1c, 2, 1);
-	fake_write(f, d->mmio + 0x14, 1, 15);
-	return fake_read(f, d->mmio + 0x1c, 2) == 1;
+	vd_ready(d);
+	return good;
 }
 
 uint8_t vd_status(struct vdriver *d)
@@ -97,9 +123,9 @@ void vd_offer(struct vdriver *d, uint16_t head)
 void vd_kick(struct vdriver *d)
 {
 	if (d->modern)
-		fake_write(d->f, d->mmio + 0x3000, 2, 0);
+		fake_write(d->f, d->mmio + 0x3000 + 4 * d->queue, 2, d->queue);
 	else
-		fake_out(d->f, d->io + 16, 2, 0);
+		fake_out(d->f, d->io + 16, 2, d->queue);
 }
 
 bool vd_wait_used(struct vdriver *d, uint16_t n)

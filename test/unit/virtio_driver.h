@@ -20,6 +20,7 @@ struct vdriver {
 	bool modern;
 	uint16_t io;   /* legacy registers */
 	uint64_t mmio; /* modern registers */
+	unsigned queue; /* its index */
 	unsigned size;
 	struct vdesc *desc;
 	uint16_t *avail;  /* flags, idx, ring, used_event */
@@ -33,6 +34,15 @@ bool vd_start_legacy(
     struct vdriver *d, struct fake *f, unsigned slot, uint32_t features);
 bool vd_start_modern(struct vdriver *d, struct fake *f, unsigned slot,
     uint64_t features, unsigned size);
+/*
+ * The same in steps, for devices with several queues: begin, one vd_queue() for each
+ * (the driver structure is that queue's from then on), ready.
+ */
+bool vd_begin(struct vdriver *d, struct fake *f, unsigned slot, bool modern,
+    uint64_t features);
+/* Queue index with its rings at that address; size matters to modern ones only. */
+bool vd_queue(struct vdriver *d, unsigned index, uint64_t rings, unsigned size);
+void vd_ready(struct vdriver *d);
 uint8_t vd_status(struct vdriver *d);
 void vd_set_status(struct vdriver *d, uint8_t v);
 void vd_desc(struct vdriver *d, unsigned i, uint64_t addr, uint32_t len,

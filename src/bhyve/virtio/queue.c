@@ -79,7 +79,7 @@ int vq_enable(struct virtq *q)
 	q->used = memory_ptr(mem, q->used_gpa, used_len(q));
 	if (q->desc == NULL || q->avail == NULL || q->used == NULL)
 		return -EINVAL;
-	q->last_avail = q->used_idx = q->signalled_used = 0;
+	q->last_avail = q->used_idx = q->signalled_used = q->filled = 0;
 	q->signalled_valid = false;
 	q->enabled = true;
 	return 0;
@@ -100,8 +100,8 @@ static bool event_idx(const struct virtq *q)
 	return (q->dev->features & VIRTIO_F_EVENT_IDX) != 0;
 }
 
-/* Takes the next head off the available ring. False: there is none. */
-static bool next_head(struct virtq *q, uint16_t *head)
+/* The available index; when nothing new is there, with a kick asked for. */
+static uint16_t avail_index(struct virtq *q)
 {
 	uint16_t idx = load16(q->avail + 2);
 
@@ -112,6 +112,20 @@ static bool next_head(struct virtq *q, uint16_t *head)
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
 		idx = load16(q->avail + 2);
 	}
+	return idx;
+}
+
+bool vq_pending(struct virtq *q)
+{
+	return q->enabled && !q->broken && pci_bus_master(q->dev->pci) &&
+	       avail_index(q) != q->last_avail;
+}
+
+/* Takes the next head off the available ring. False: there is none. */
+static bool next_head(struct virtq *q, uint16_t *head)
+{
+	uint16_t idx = avail_index(q);
+
 	if (idx == q->last_avail)
 		return false;
 	if ((uint16_t)(idx - q->last_avail) > q->size) {
@@ -228,20 +242,34 @@ bool vq_pop(struct virtq *q, struct virtq_chain *c)
 	return true;
 }
 
-void vq_push(struct virtq *q, const struct virtq_chain *c, uint32_t written)
+void vq_fill(struct virtq *q, const struct virtq_chain *c, uint32_t written)
 {
 	uint32_t elem[2] = { c->head, written };
-	unsigned at = 4 + 8 * (q->used_idx & (q->size - 1u));
+	unsigned at = 4 + 8 * ((q->used_idx + q->filled) & (q->size - 1u));
 
 	/* The ring it came from is gone. */
 	if (!q->enabled || c->generation != q->generation)
 		return;
 	q->inflight--;
+	q->filled++;
 	memcpy(q->used + at, elem, sizeof(elem));
-	q->used_idx++;
-	store16(q->used + 2, q->used_idx);
 	pci_dma_written(q->dev->pci, q->used_gpa + at, sizeof(elem));
+}
+
+void vq_publish(struct virtq *q)
+{
+	if (!q->enabled || q->filled == 0)
+		return;
+	q->used_idx = (uint16_t)(q->used_idx + q->filled);
+	q->filled = 0;
+	store16(q->used + 2, q->used_idx);
 	pci_dma_written(q->dev->pci, q->used_gpa, 4);
+}
+
+void vq_push(struct virtq *q, const struct virtq_chain *c, uint32_t written)
+{
+	vq_fill(q, c, written);
+	vq_publish(q);
 }
 
 /* Whether the driver wants to hear of what was pushed since the last time. */

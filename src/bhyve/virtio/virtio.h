@@ -38,6 +38,7 @@ struct virtq {
 	const uint8_t *desc, *avail;
 	uint8_t *used;
 	uint16_t last_avail, used_idx, signalled_used;
+	uint16_t filled; /* by vq_fill() since the last vq_publish() */
 	bool signalled_valid;
 	bool posted; /* virtio_kick_later() is under way */
 	/* changes when the rings do: late answers are dropped */
@@ -124,8 +125,16 @@ void vq_disable(struct virtq *q);
 void vq_set_legacy(struct virtq *q, uint32_t pfn);
 /* True: chain holds the next one. False: none (or the ring is broken). */
 bool vq_pop(struct virtq *q, struct virtq_chain *chain);
+/* Whether there is a next one; if not, the driver will kick when there is. */
+bool vq_pending(struct virtq *q);
 /* Puts the chain into the used ring; written: bytes the device wrote to it. */
 void vq_push(struct virtq *q, const struct virtq_chain *chain, uint32_t written);
+/*
+ * The same in two steps, for several chains that the driver must see at once: each
+ * is filled in, then all are published.
+ */
+void vq_fill(struct virtq *q, const struct virtq_chain *chain, uint32_t written);
+void vq_publish(struct virtq *q);
 /*
  * Interrupts the driver if chains were pushed since the last time and it wants to
  * know.

@@ -160,7 +160,8 @@ def test_slirp(flow: Flow):
         forward = f"hostfwd=tcp:127.0.0.1:{port}-:7"
         c = boot(flow, f"2,virtio-net,slirp,open,{forward},mac=00:a0:98:12:34:56,mtu=4000")
         wait_address(c, "10.0.2.15")
-        out, _ = c.sh("cd /sys/class/net/eth0; cat address mtu operstate; cd /")
+        out, _ = c.sh("cd /sys/class/net/eth0; while [ $(cat operstate) != up ]; do sleep 0.1; "
+                      "done; cat address mtu operstate; cd /")
         assert out.split() == ["00:a0:98:12:34:56", "4000", "up"], out
         out, code = c.sh("ping -c 3 10.0.2.2")
         assert code == 0, out

@@ -35,6 +35,11 @@ _Noreturn void cpu_raise_pf(struct soft_cpu *cpu, uint64_t gla, uint32_t error)
 	leave(cpu, EXC_PF, true, error);
 }
 
+_Noreturn void cpu_give_up(struct soft_cpu *cpu)
+{
+	longjmp(cpu->env, LEFT_FOR_GOOD);
+}
+
 enum fault_class { BENIGN, CONTRIBUTORY, PAGE_FAULT, DOUBLE_FAULT };
 
 static enum fault_class fault_class(int vector)

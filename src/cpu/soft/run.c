@@ -150,9 +150,21 @@ static bool must_look_up(const struct soft_cpu *cpu)
 	       cpu->halted || (cpu->intr_waiting && cpu->rflags & RF_IF);
 }
 
+static enum engine_exit no_memory(const struct soft_cpu *cpu)
+{
+	log_error("vCPU %u: no memory for decoded instructions", cpu->id);
+	return ENGINE_ERROR;
+}
+
 static enum engine_exit loop(struct soft_cpu *cpu)
 {
-	if (setjmp(cpu->env)) {
+	switch (setjmp(cpu->env)) {
+	case 0:
+		break;
+	case LEFT_FOR_GOOD:
+		cpu->block = NULL;
+		return ENGINE_ERROR;
+	default:
 		smp_abandon(cpu);
 		cpu->block = NULL;
 		if (cpu_deliver_raised(cpu) < 0)
@@ -172,13 +184,13 @@ static enum engine_exit loop(struct soft_cpu *cpu)
 			int rc = step(cpu);
 
 			if (rc < 0)
-				return rc == -ENOMEM ? ENGINE_ERROR
+				return rc == -ENOMEM ? no_memory(cpu)
 						     : ENGINE_SHUTDOWN;
 			continue;
 		}
 		b = block_get(cpu);
 		if (unlikely(!b))
-			return ENGINE_ERROR;
+			return no_memory(cpu);
 		cpu->stop_block = false;
 		cpu->block = b;
 		cpu->run_block(cpu, b);
@@ -193,7 +205,5 @@ enum engine_exit cpu_run(struct soft_cpu *cpu)
 	smp_enter(cpu);
 	r = loop(cpu);
 	smp_leave(cpu);
-	if (r == ENGINE_ERROR)
-		log_error("vCPU %u: no memory for decoded instructions", cpu->id);
 	return r;
 }

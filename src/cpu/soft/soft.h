@@ -323,6 +323,9 @@ struct soft_engine {
 _Noreturn void cpu_raise(struct soft_cpu *cpu, int vector);
 _Noreturn void cpu_raise_error(struct soft_cpu *cpu, int vector, uint32_t error);
 _Noreturn void cpu_raise_pf(struct soft_cpu *cpu, uint64_t gla, uint32_t error);
+/* The engine cannot go on, and has said why: run() returns ENGINE_ERROR. */
+#define LEFT_FOR_GOOD 2
+_Noreturn void cpu_give_up(struct soft_cpu *cpu);
 #define cpu_ud(cpu) cpu_raise(cpu, EXC_UD)
 #define cpu_gp(cpu) cpu_raise_error(cpu, EXC_GP, 0)
 /*

@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "cpu/soft/jit/priv.h"
+#include "cpu/soft/jit/lockstep.h"
 #include "lib/config.h"
 #include "lib/log.h"
 
@@ -37,6 +37,8 @@ uint32_t jit_key(const struct soft_cpu *cpu)
 /* The run loop has something to do before the next instruction. */
 static bool must_leave(const struct soft_cpu *cpu)
 {
+	if (cpu->jit->lock)
+		return true;
 	return atomic_load_explicit(&cpu->link.events, memory_order_relaxed) ||
 	    cpu->halted || (cpu->intr_waiting && cpu->rflags & RF_IF) || cpu->shadow ||
 	    cpu->rflags & (RF_TF | RF_RF) || cpu->dr7 & 0xff || cpu->pending_db;
@@ -226,11 +228,15 @@ static const uint8_t *interpret(struct jit *j, const struct site *site)
 	cpu->next_rip = next;
 	cpu->block = b;
 	cpu->stop_block = false;
+	if (j->lock)
+		lockstep_insn(j, i);
 	in->fn(cpu, in);
 	cpu->rip = cpu->next_rip;
 	if (last || cpu->stop_block || cpu->rip != next || t->dead ||
 	    j->epoch != epoch)
 		return go_fast(j);
+	if (j->lock)
+		lockstep_go_on(j, i + 1);
 	if (t->uses_fp)
 		jit_fpu_load(j);
 	return j->code_rx + t->pc[i + 1];
@@ -248,7 +254,7 @@ static const uint8_t *interpret_rest(struct jit *j, const struct site *site)
 {
 	struct soft_cpu *cpu = j->cpu;
 	struct block *b = site->t->b;
-	const struct insn *in = &b->insn[site->insn], *end = &b->insn[b->n];
+	const struct insn *first = &b->insn[site->insn], *in = first, *end = &b->insn[b->n];
 
 	jit_fpu_save(j);
 	cpu->block = b;
@@ -257,7 +263,11 @@ static const uint8_t *interpret_rest(struct jit *j, const struct site *site)
 		uint64_t next = cpu->rip + in->len;
 
 		j->stats.interpreted++;
+		if (j->lock && in != first)
+			lockstep_go_on(j, in - b->insn);
 		cpu->next_rip = next;
+		if (j->lock)
+			lockstep_insn(j, in - b->insn);
 		in->fn(cpu, in);
 		cpu->rip = cpu->next_rip;
 		if (cpu->rip != next)
@@ -320,6 +330,10 @@ static void run_block(struct soft_cpu *cpu, struct block *b)
 		return;
 	}
 	validate(j, t);
+	if (j->lock) {
+		lockstep_run(j, b, t);
+		return;
+	}
 	((void (*)(const uint8_t *))(uintptr_t)j->stub_enter)(t->entry);
 }
 
@@ -344,17 +358,24 @@ int jit_create(struct soft_cpu *cpu)
 {
 	const struct config *cfg = cpu->engine->cfg.cfg;
 	uint64_t threshold = 2;
-	bool perfmap = false;
+	bool perfmap = false, lockstep = false;
 	int rc = cache_create(cpu);
 	struct jit *j = cpu->jit;
 
 	if (rc)
 		return rc;
 	if (cfg && (config_get_bool(cfg, "cpu.perfmap", false, &perfmap) < 0 ||
+	    config_get_bool(cfg, "cpu.lockstep", false, &lockstep) < 0 ||
 	    config_get_num(cfg, "cpu.threshold", 2, 1, 1000000, &threshold) < 0)) {
 		cache_destroy(j);
 		cpu->jit = NULL;
 		return -EINVAL;
+	}
+	rc = lockstep ? lockstep_create(j) : 0;
+	if (rc) {
+		cache_destroy(j);
+		cpu->jit = NULL;
+		return rc;
 	}
 	j->threshold = threshold;
 	stubs_make(j);
@@ -383,6 +404,7 @@ void jit_destroy(struct soft_cpu *cpu)
 	cache_flush(cpu->jit);
 	if (cpu->jit->perfmap)
 		fclose(cpu->jit->perfmap);
+	lockstep_destroy(cpu->jit);
 	cache_destroy(cpu->jit);
 	cpu->jit = NULL;
 }

@@ -90,6 +90,7 @@ _Static_assert(sizeof(struct range) == 32, "the stub indexes by shifting");
 
 struct trans;
 struct tr;
+struct lockstep;
 
 /* What a slot's or a fallback's instruction is. Same index as its slot. */
 struct site {
@@ -212,6 +213,7 @@ struct jit {
 	FILE *perfmap;
 
 	unsigned threshold;
+	struct lockstep *lock;	/* NULL: nothing is compared */
 	struct jit_stats stats;
 };
 

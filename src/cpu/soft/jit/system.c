@@ -80,6 +80,9 @@ static bool rdtsc(struct tr *c, bool aux)
 	};
 	struct emit *e = &c->j->hot;
 
+	/* No two of them are the same: not to be compared. */
+	if (c->j->lock)
+		return false;
 	if (c->key & KEY_TSD || !__builtin_cpu_supports("bmi2") ||
 	    (aux && !cpu_policy(c->j->cpu)->rdtscp))
 		return false;

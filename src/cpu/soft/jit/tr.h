@@ -51,6 +51,7 @@ struct tr {
 	uint32_t live_at[BLOCK_MAX + 1];
 	uint16_t off[BLOCK_MAX + 1]; /* of each instruction from the first */
 	bool uses_fp;
+	uint64_t handed;	/* instructions left to the interpreter, as bits */
 	unsigned ngroups, nmembers;
 	struct group group[GROUPS_MAX];
 	struct member member[2 * BLOCK_MAX];

@@ -3,12 +3,14 @@
  */
 #include <Zydis/Mnemonic.h>
 
+#include "cpu/soft/jit/lockstep.h"
 #include "cpu/soft/jit/tr.h"
 
 void tr_fallback(struct tr *c)
 {
 	emit_const(&c->j->hot, H_T1, site_new(c));
 	emit_jmp(&c->j->hot, c->j->stub_interp);
+	c->handed |= BIT64(c->i);
 }
 
 static bool middle(struct tr *c)
@@ -79,6 +81,7 @@ static void body(struct tr *c, bool fp)
 	t->code = c->j->hot.p - c->j->code_rw;
 	t->entry = emit_pc(&c->j->hot);
 	t->uses_fp = fp;
+	c->handed = 0;
 	if (fp)
 		prologue(c);
 	for (c->i = 0; c->i < c->b->n; c->i++)
@@ -170,6 +173,8 @@ struct trans *translate(struct jit *j, struct block *b, uint64_t rip, unsigned k
 		j->nsites = nsites, j->nedges = nedges;
 		body(c, true);
 	}
+	if (j->lock)
+		lockstep_note(j, c);
 	index_pages(j, t);
 	t->next = b->jit;
 	b->jit = t;

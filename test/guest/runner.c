@@ -456,6 +456,17 @@ static bool wait_end(struct runner *r, unsigned seconds)
 	return false;
 }
 
+static bool set_tier(struct config *cfg, const char *tier)
+{
+	if (!strcmp(tier, "lockstep")) {
+		if (config_set(cfg, "cpu.lockstep", "true"))
+			return false;
+		tier = "jit";
+	}
+	/* A threshold of 1: translate at the first run. */
+	return !config_set(cfg, "cpu.tier", tier) && !config_set(cfg, "cpu.threshold", "1");
+}
+
 int main(int argc, char **argv)
 {
 	static struct runner r;
@@ -482,9 +493,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	/* A threshold of 1: translate at the first run. */
-	if (o.tier && (config_set(cfg, "cpu.tier", o.tier) ||
-			  config_set(cfg, "cpu.threshold", "1")))
+	if (o.tier && !set_tier(cfg, o.tier))
 		return 2;
 	if (start(&r, &o, cfg, &host))
 		return 2;

@@ -140,6 +140,20 @@ def test_bhyve(flow: Flow):
             assert code == 4, (disk, code, out)
             assert re.search(says, " ".join(out.split())), out
             assert flow.destroy("vm")[0] == 0
+    # So are the CPU's engine and what does not go together.
+    for options, says in ((["-o", "cpu.tier=fast"], "cpu.tier: 'fast' is neither interp nor jit"),
+                          (["-o", "cpu.tier=interp", "-o", "cpu.lockstep=true"],
+                           "cpu.lockstep: .* needs cpu.tier=jit"),
+                          (["-o", "cpu.tier=jit", "-o", "cpu.lockstep=true", "-c", "2"],
+                           "cpu.lockstep: works with one virtual CPU, not 2"),
+                          (["-o", "cpu.tier=jit", "-o", "cpu.lockstep=9"], "cpu.lockstep")):
+        code, out = flow.run(GRUB_BHYVE, "-m", "map", "-r", "cd0", "-M", "64M", "vm",
+                             input=b"linux /vmlinuz\nboot\n")
+        assert code == 0, out
+        code, out = flow.run(BHYVE, *BASE, *options, "-m", "64M", "vm")
+        assert code == 4, (options, code, out)
+        assert re.search(says, " ".join(out.split())), (options, out)
+        assert flow.destroy("vm")[0] == 0
 
 
 def test_bhyvectl(flow: Flow):

@@ -92,9 +92,10 @@ static bool intr_pending(void *arg, int cpu)
 	return f->vector >= 0;
 }
 
-void fixture_new(struct fixture *f, unsigned ncpu)
+void fixture_new_with(struct fixture *f, unsigned ncpu, const struct config *config)
 {
 	struct engine_config cfg = { .mem = &f->mem, .host = &f->host, .ncpu = ncpu,
+		.cfg = config,
 		.sockets = 1, .cores = ncpu, .threads = 1, .tsc_hz = 1000000000 };
 
 	memset(f, 0, sizeof(*f));
@@ -114,6 +115,11 @@ void fixture_new(struct fixture *f, unsigned ncpu)
 		    0);
 	f->cpu = (struct soft_cpu *)f->vcpu[0];
 	f->next_table = TABLES + MEMORY_PAGE;
+}
+
+void fixture_new(struct fixture *f, unsigned ncpu)
+{
+	fixture_new_with(f, ncpu, NULL);
 }
 
 void fixture_free(struct fixture *f)

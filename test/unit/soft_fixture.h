@@ -35,6 +35,8 @@ struct fixture {
 };
 
 void fixture_new(struct fixture *f, unsigned ncpu);
+/* With the engine's keys, which outlive it. */
+void fixture_new_with(struct fixture *f, unsigned ncpu, const struct config *config);
 void fixture_free(struct fixture *f);
 
 enum fixture_mode { REAL, FLAT32, LONG };

@@ -153,12 +153,27 @@ static int check_tier(const struct config *cfg, bool *jit, bool *must)
 	return -EINVAL;
 }
 
+/* Other vCPUs would change memory between the two runs of a block. */
+static int check_lockstep(const struct engine_config *cfg, bool jit, bool *lockstep)
+{
+	*lockstep = false;
+	if (cfg->cfg && config_get_bool(cfg->cfg, "cpu.lockstep", false, lockstep) < 0)
+		return -EINVAL;
+	if (!*lockstep || (jit && cfg->ncpu == 1))
+		return 0;
+	if (!jit)
+		log_error("cpu.lockstep: checks the translator: it needs cpu.tier=jit");
+	else
+		log_error("cpu.lockstep: works with one virtual CPU, not %u", cfg->ncpu);
+	return -EINVAL;
+}
+
 static void soft_destroy(struct engine *eng);
 
 static int soft_create(struct engine **out, const struct engine_config *cfg)
 {
 	struct soft_engine *e;
-	bool jit, must;
+	bool jit, must, lockstep;
 	int rc;
 
 	if (cfg->ncpu == 0 || cfg->ncpu > ARRAY_SIZE(e->cpu)) {
@@ -167,6 +182,8 @@ static int soft_create(struct engine **out, const struct engine_config *cfg)
 		return -EINVAL;
 	}
 	rc = check_tier(cfg->cfg, &jit, &must);
+	if (!rc)
+		rc = check_lockstep(cfg, jit, &lockstep);
 	if (rc)
 		return rc;
 	e = calloc(1, sizeof(*e));
@@ -175,7 +192,8 @@ static int soft_create(struct engine **out, const struct engine_config *cfg)
 	e->cfg = *cfg;
 	e->ncpu = cfg->ncpu;
 	e->jit = jit;
-	e->jit_must = must;
+	e->jit_must = must || lockstep;
+	e->lockstep = lockstep;
 	e->host = (struct engine_host){
 		.arg = e, .io_read = host_io_read, .io_write = host_io_write,
 		.mmio_read = host_mmio_read, .mmio_write = host_mmio_write,

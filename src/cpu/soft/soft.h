@@ -315,6 +315,7 @@ struct soft_engine {
 	unsigned ncpu;
 	bool jit; /* vCPUs translate */
 	bool jit_must; /* asked for by name: no fall back to the interpreter */
+	bool lockstep; /* and what they translate is interpreted, too */
 	struct codemem *codemem;
 	struct exclusive *exclusive;
 };

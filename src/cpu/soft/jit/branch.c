@@ -79,7 +79,7 @@ static void conditional(struct tr *c, uint64_t to)
 {
 	unsigned cc = c->in->cc;
 
-	if (to == c->t->rip && c->t->tok[1] < 0 && !c->t->live_in) {
+	if (to == c->t->rip && c->t->tok[1] < 0 && !c->t->live_in && !c->j->lock) {
 		loop(c, cc);
 	} else if (to <= c->rip) {
 		tr_edge_jcc(c, cc ^ 1, c->next);

@@ -358,20 +358,19 @@ int jit_create(struct soft_cpu *cpu)
 {
 	const struct config *cfg = cpu->engine->cfg.cfg;
 	uint64_t threshold = 2;
-	bool perfmap = false, lockstep = false;
+	bool perfmap = false;
 	int rc = cache_create(cpu);
 	struct jit *j = cpu->jit;
 
 	if (rc)
 		return rc;
 	if (cfg && (config_get_bool(cfg, "cpu.perfmap", false, &perfmap) < 0 ||
-	    config_get_bool(cfg, "cpu.lockstep", false, &lockstep) < 0 ||
 	    config_get_num(cfg, "cpu.threshold", 2, 1, 1000000, &threshold) < 0)) {
 		cache_destroy(j);
 		cpu->jit = NULL;
 		return -EINVAL;
 	}
-	rc = lockstep ? lockstep_create(j) : 0;
+	rc = cpu->engine->lockstep ? lockstep_create(j) : 0;
 	if (rc) {
 		cache_destroy(j);
 		cpu->jit = NULL;
@@ -441,4 +440,6 @@ void jit_stats(struct soft_cpu *cpu, engine_stat_fn *fn, void *arg)
 	fn(arg, "jit host faults", s->signals);
 	fn(arg, "jit vector states loaded", s->fpu_loads);
 	fn(arg, "jit vector states saved", s->fpu_saves);
+	if (cpu->jit->lock)
+		fn(arg, "jit parts of blocks compared", s->compared);
 }

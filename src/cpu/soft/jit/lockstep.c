@@ -13,9 +13,6 @@
  * - Each side keeps its own dead flags from block to block, so that a flag wrongly
  *   held to be dead shows as soon as somebody reads it.
  *
- * Not counted: flags after a RET whose pair was lost. The return site it came to
- * compares addresses, and clobbers flags that are dead there only.
- *
  * Not seen: stores of the translator where the interpreter stored nothing. Devices
  * that read memory meanwhile may see a store, its undoing, and the store again.
  */
@@ -77,14 +74,8 @@ struct lockstep {
 
 int lockstep_create(struct jit *j)
 {
-	struct lockstep *k;
+	struct lockstep *k = aligned_alloc(64, ROUND_UP(sizeof(*k), 64));
 
-	if (j->cpu->engine->ncpu != 1) {
-		log_error("cpu.lockstep: compares one virtual CPU, not %u",
-		    j->cpu->engine->ncpu);
-		return -EINVAL;
-	}
-	k = aligned_alloc(64, ROUND_UP(sizeof(*k), 64));
 	if (!k)
 		return -ENOMEM;
 	memset(k, 0, sizeof(*k));
@@ -154,9 +145,6 @@ void lockstep_note(struct jit *j, const struct tr *c)
 			n->handed = c->handed >> i & 1;
 			n->idle = is_idle(&c->z[i].zi);
 		}
-		/* Where it comes back, a call knows better what is live. */
-		if (i == c->b->n && c->b->insn[i - 1].mnemonic == ZYDIS_MNEMONIC_RET)
-			n->live = 0;
 		if (!f)
 			continue;
 		n->read = in->mnemonic == ZYDIS_MNEMONIC_PUSHFQ ? RF_STATUS : in->flags_read;
@@ -461,6 +449,7 @@ static void compare(struct jit *j, bool raised)
 	const char *what;
 
 	k->active = false;
+	j->stats.compared++;
 	view_take(k, cpu, &k->trans);
 	if (raised)
 		view_raised(cpu, &k->trans);
@@ -591,7 +580,7 @@ void lockstep_run(struct jit *j, struct block *b, struct trans *t)
 {
 	struct lockstep *k = j->lock;
 	struct soft_cpu *cpu = j->cpu;
-	uint64_t rflags = cpu->rflags, dispatches = j->stats.dispatches;
+	uint64_t rflags = cpu->rflags;
 
 	memcpy(k->outer, cpu->env, sizeof(cpu->env));
 	k->t = t;
@@ -612,12 +601,9 @@ void lockstep_run(struct jit *j, struct block *b, struct trans *t)
 	}
 	((void (*)(const uint8_t *))(uintptr_t)j->stub_enter)(t->entry);
 	if (k->active) {
-		bool lost = j->stats.dispatches != dispatches &&
-		    b->insn[b->n - 1].mnemonic == ZYDIS_MNEMONIC_RET;
-
 		finish(j);
 		compare(j, false);
-		k->carry_rip = lost ? NOWHERE : cpu->rip;
+		k->carry_rip = cpu->rip;
 		k->carry_from = t;
 		k->carry_flushes = j->stats.flushes;
 		k->carry_seen = cpu->rflags & RF_STATUS;

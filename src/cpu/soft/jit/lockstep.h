@@ -7,7 +7,7 @@
 
 #include "cpu/soft/jit/priv.h"
 
-/* 0 or -errno; -EINVAL (logged): the VM has several vCPUs. */
+/* 0 or -ENOMEM. The VM has one vCPU. */
 int lockstep_create(struct jit *j);
 void lockstep_destroy(struct jit *j);
 /* A block was translated: keeps what the plan knew of its flags. */

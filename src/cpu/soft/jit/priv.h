@@ -149,7 +149,7 @@ struct jit_stats {
 	uint64_t translations, insns, bytes, cold_bytes, chains, unchains, slot_misses,
 	    slot_slow, fallbacks, dispatches, ret_misses,
 	    token_misses, invalidations, flushes, fpu_loads, fpu_saves, time_ns,
-	    exits, signals, interpreted, ungrouped, group_misses;
+	    exits, signals, interpreted, ungrouped, group_misses, compared;
 };
 
 struct jit {

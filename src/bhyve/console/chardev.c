@@ -108,7 +108,7 @@ int chardev_open(struct chardev **out, struct event_loop *loop, const char *spec
 	if (c == NULL)
 		return -ENOMEM;
 	c->loop = loop;
-	c->rfd = c->wfd = c->listen_fd = -1;
+	c->rfd = c->wfd = c->listen_fd = c->lock_fd = -1;
 	c->saved_flags[0] = c->saved_flags[1] = -1;
 	snprintf(c->option, sizeof(c->option), "%s", option);
 	for (size_t i = 0; i < ARRAY_SIZE(back_ends); i++) {

@@ -33,6 +33,7 @@ struct chardev {
 	struct event *file; /* timer that stands in for polling a regular file */
 	int listen_fd;      /* tcp */
 	struct event *listen_ev;
+	int lock_fd;        /* tty: of a null modem's end */
 	int saved_flags[2]; /* stdio: descriptor flags to restore, -1: none */
 };
 

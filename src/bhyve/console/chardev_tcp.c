@@ -46,6 +46,24 @@ static int split(const char *spec, char *host, size_t hlen, char *port, size_t p
 	return 0;
 }
 
+static void tcp_lost(struct chardev *c, bool reading)
+{
+	int fd = c->rfd;
+
+	(void)reading;
+	chardev_clear_fds(c);
+	if (fd >= 0)
+		close(fd);
+}
+
+/* The client has gone, but its end was not read yet: the next may come at once. */
+static bool has_gone(int fd)
+{
+	char byte;
+
+	return fd >= 0 && recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 static void on_connect(void *arg, uint32_t events)
 {
 	struct chardev *c = arg;
@@ -56,6 +74,8 @@ static void on_connect(void *arg, uint32_t events)
 	if (fd < 0)
 		return;
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	if (has_gone(c->rfd))
+		tcp_lost(c, true);
 	if (c->rfd >= 0 || chardev_set_fds(c, fd, fd) != 0)
 		close(fd);
 }
@@ -110,16 +130,6 @@ static int tcp_open(struct chardev *c, const char *spec, const char *option)
 		return -ENOMEM;
 	}
 	return 0;
-}
-
-static void tcp_lost(struct chardev *c, bool reading)
-{
-	int fd = c->rfd;
-
-	(void)reading;
-	chardev_clear_fds(c);
-	if (fd >= 0)
-		close(fd);
 }
 
 static void tcp_close(struct chardev *c)

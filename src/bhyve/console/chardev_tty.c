@@ -7,11 +7,36 @@
 
 #include "bhyve/console/chardev.h"
 #include "lib/log.h"
+#include "nmdm/nmdm.h"
 
 static bool match(const char *spec)
 {
 	(void)spec;
 	return true;
+}
+
+static int open_device(
+    struct chardev *c, const char *spec, const char *option, int *fd)
+{
+	int error;
+
+	if (nmdm_is_path(spec))
+		return nmdm_open(spec, option, fd, &c->lock_fd);
+	*fd = open(spec, O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (*fd >= 0)
+		return 0;
+	error = -errno;
+	log_error("%s: cannot open %s: %s", option, spec, strerror(-error));
+	return error;
+}
+
+static void close_device(struct chardev *c, int fd)
+{
+	if (fd >= 0)
+		close(fd);
+	if (c->lock_fd >= 0)
+		close(c->lock_fd);
+	c->lock_fd = -1;
 }
 
 static int tty_open(struct chardev *c, const char *spec, const char *option)
@@ -26,15 +51,12 @@ static int tty_open(struct chardev *c, const char *spec, const char *option)
 		    option, spec);
 		return -EINVAL;
 	}
-	fd = open(spec, O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	if (fd < 0) {
-		error = -errno;
-		log_error("%s: cannot open %s: %s", option, spec, strerror(-error));
+	error = open_device(c, spec, option, &fd);
+	if (error != 0)
 		return error;
-	}
 	if (!isatty(fd) || tcgetattr(fd, &modes) != 0) {
 		log_error("%s: %s is not a terminal device", option, spec);
-		close(fd);
+		close_device(c, fd);
 		return -ENOTTY;
 	}
 	cfmakeraw(&modes);
@@ -43,7 +65,7 @@ static int tty_open(struct chardev *c, const char *spec, const char *option)
 						    : -errno;
 	if (error != 0) {
 		log_error("%s: cannot use %s: %s", option, spec, strerror(-error));
-		close(fd);
+		close_device(c, fd);
 	}
 	return error;
 }
@@ -53,8 +75,7 @@ static void tty_close(struct chardev *c)
 	int fd = c->rfd;
 
 	chardev_clear_fds(c);
-	if (fd >= 0)
-		close(fd);
+	close_device(c, fd);
 }
 
 static void tty_lost(struct chardev *c, bool reading)

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "lib/log.h"
@@ -26,6 +27,7 @@
 #include "load/grub/devmap.h"
 #include "load/grub/session.h"
 #include "load/grub/tree.h"
+#include "nmdm/nmdm.h"
 #include "vmm/vmfile.h"
 
 #define MEMORY_DEFAULT (256 * MiB)
@@ -314,18 +316,40 @@ static int create_vm(struct vmfile **vf, const struct options *o, bool *existed)
 	return err;
 }
 
+/* The guest's console: its user may come and go. */
+static int open_terminal(const char *path)
+{
+	int fd = -1, lock;
+
+	if (nmdm_is_path(path)) /* its lock ends with the process */
+		return nmdm_open(path, "-c", &fd, &lock) == 0 ? fd : -1;
+	fd = open(path, O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (fd >= 0 && isatty(fd))
+		return fd;
+	log_error("-c %s: %s", path, fd < 0 ? strerror(errno) : "not a terminal");
+	if (fd >= 0)
+		close(fd);
+	return -1;
+}
+
+static void ignore_carrier(int fd)
+{
+	struct termios modes;
+
+	if (tcgetattr(fd, &modes) != 0)
+		return;
+	modes.c_cflag |= CLOCAL;
+	tcsetattr(fd, TCSANOW, &modes);
+}
+
 static int open_console(struct session *s, const char *path)
 {
 	s->in = STDIN_FILENO;
 	s->out = STDOUT_FILENO;
 	if (path != NULL && strcmp(path, "stdio") != 0) {
-		s->in = open(path, O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-		if (s->in < 0 || !isatty(s->in)) {
-			log_error("-c %s: %s", path,
-			    s->in < 0 ? strerror(errno) : "not a terminal");
+		s->in = s->out = open_terminal(path);
+		if (s->in < 0)
 			return -EINVAL;
-		}
-		s->out = s->in;
 	}
 	if (isatty(s->in)) {
 		int err = tty_raw(s->in);
@@ -335,6 +359,8 @@ static int open_console(struct session *s, const char *path)
 			return err;
 		}
 	}
+	if (s->in != STDIN_FILENO)
+		ignore_carrier(s->in);
 	return 0;
 }
 

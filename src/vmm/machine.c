@@ -352,6 +352,12 @@ void machine_isa_irq(struct machine *m, unsigned irq, bool level)
 	pic_set(m->pic, irq, level);
 }
 
+void machine_isa_tick(struct machine *m, unsigned irq, unsigned n)
+{
+	ioapic_tick(m->ioapic, false, irq == 0 ? 2 : irq, n);
+	pic_tick(m->pic, irq, n);
+}
+
 #define MSI_WINDOW   UINT64_C(0xfee)
 #define MSI_REDIRECT 0x8u
 #define MSI_LOGICAL  0x4u

@@ -138,5 +138,7 @@ void machine_irq(struct machine *m, unsigned gsi, bool level);
  * 8259.
  */
 void machine_isa_irq(struct machine *m, unsigned irq, bool level);
+/* Interrupt 0 or 8: n ticks of a periodic timer, see ioapic_tick(). */
+void machine_isa_tick(struct machine *m, unsigned irq, unsigned n);
 /* A message-signalled interrupt as the device wrote it. Any thread. */
 void machine_msi(struct machine *m, uint64_t addr, uint32_t data);

@@ -256,6 +256,88 @@ static void test_hpet_periodic(void **state)
 	chip_destroy(m);
 }
 
+/* Ticks that find the CPU or the event loop late come one after another. */
+static void test_late_ticks(void **state)
+{
+	struct machine *m = hpet_machine();
+	unsigned n = 0;
+	uint64_t now;
+
+	(void)state;
+	/* 8254 by the IOAPIC: the CPU takes nothing for 100 ms, then all of them.
+	 */
+	pit_load(m, 0, 0x34, 11932); /* the mode alone raises the line */
+	chip_rte(m, 2, 0x53, 0);
+	chip_advance(m, 105 * MS);
+	for (n = 0; chip_take(m, 0) == 0x53; n++)
+		chip_eoi(m, 0);
+	assert_int_equal(n, 10);
+	/* The timer runs late. */
+	chip_jump(m, 50 * MS);
+	for (n = 0; chip_take(m, 0) == 0x53; n++)
+		chip_eoi(m, 0);
+	assert_int_equal(n, 5);
+	/* Not while the pin is closed, and not those of an earlier programming. */
+	chip_rte(m, 2, 0x10053, 0);
+	chip_advance(m, 100 * MS);
+	chip_rte(m, 2, 0x53, 0);
+	assert_int_equal(chip_take(m, 0), -1);
+	chip_advance(m, 100 * MS);
+	chip_out(m, 0x43, 1, 0x30);
+	assert_int_equal(chip_take(m, 0), 0x53);
+	chip_eoi(m, 0);
+	assert_int_equal(chip_take(m, 0), -1);
+	/* Another vector's EOI is none. Four ticks: the mode raises the line, too.
+	 */
+	pit_load(m, 0, 0x34, 11932);
+	chip_advance(m, 35 * MS);
+	assert_int_equal(chip_take(m, 0), 0x53);
+	chip_rte(m, 20, 0x93, 0);
+	chip_line(m, 20, true);
+	assert_int_equal(chip_take(m, 0), 0x93);
+	chip_eoi(m, 0);
+	assert_int_equal(chip_take(m, 0), -1);
+	chip_eoi(m, 0);
+	for (n = 0; chip_take(m, 0) == 0x53; n++)
+		chip_eoi(m, 0);
+	assert_int_equal(n, 3);
+	chip_rte(m, 2, 0x10053, 0);
+	/* HPET. */
+	chip_rte(m, 21, 0x51, 0);
+	chip_write(m, 0, HPET + 0x10, 4, 1);
+	chip_write(m, 0, HPET + 0x120, 4, 21 << 9 | 4 | 8 | 0x40);
+	now = chip_read(m, 0, HPET + 0xf0, 8);
+	chip_write(m, 0, HPET + 0x128, 8, now + 16777);
+	chip_write(m, 0, HPET + 0x128, 8, 16777); /* 1 ms */
+	chip_advance(m, 20 * MS + MS / 2);
+	for (n = 0; chip_take(m, 0) == 0x51; n++)
+		chip_eoi(m, 0);
+	assert_int_equal(n, 20);
+	chip_advance(m, 100000 * MS);
+	chip_write(m, 0, HPET + 0x120, 4, 21 << 9 | 8);
+	assert_int_equal(chip_take(m, 0), 0x51);
+	chip_eoi(m, 0);
+	assert_int_equal(chip_take(m, 0), -1);
+	chip_destroy(m);
+	/* The 8259 pair. */
+	m = chip_create(NULL);
+	chip_pic_setup(m);
+	chip_take(m, 0);
+	chip_out(m, 0x20, 1, 0x20);
+	pit_load(m, 0, 0x34, 11932);
+	chip_advance(m, 105 * MS);
+	for (n = 0; chip_take(m, 0) == 0x20; n++)
+		chip_out(m, 0x20, 1, 0x20);
+	assert_int_equal(n, 11);
+	chip_advance(m, 105 * MS);
+	chip_out(m, 0x21, 1, 0x01);
+	chip_out(m, 0x21, 1, 0x00);
+	assert_int_equal(chip_take(m, 0), 0x20);
+	chip_out(m, 0x20, 1, 0x20);
+	assert_int_equal(chip_take(m, 0), -1);
+	chip_destroy(m);
+}
+
 static void test_hpet_level_and_legacy(void **state)
 {
 	struct machine *m = hpet_machine();
@@ -279,6 +361,8 @@ static void test_hpet_level_and_legacy(void **state)
 	chip_rte(m, 2, 0x53, 0);
 	pit_load(m, 0, 0x34, 11932);
 	chip_advance(m, 20 * MS);
+	assert_int_equal(chip_take(m, 0), 0x53);
+	chip_eoi(m, 0);
 	assert_int_equal(chip_take(m, 0), 0x53);
 	chip_eoi(m, 0);
 	chip_write(m, 0, HPET + 0x10, 4, 3);
@@ -580,6 +664,7 @@ int main(void)
 		cmocka_unit_test(test_hpet_counter),
 		cmocka_unit_test(test_hpet_oneshot),
 		cmocka_unit_test(test_hpet_periodic),
+		cmocka_unit_test(test_late_ticks),
 		cmocka_unit_test(test_hpet_level_and_legacy),
 		cmocka_unit_test(test_rtc_time),
 		cmocka_unit_test(test_rtc_extremes),

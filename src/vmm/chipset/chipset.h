@@ -18,6 +18,22 @@ struct vcpu;
 struct vcpu_state;
 
 /*
+ * Periodic timers. On a machine the CPU sees every tick; ours, or the event loop,
+ * may have waited for the host's CPU meanwhile. What was missed comes one after
+ * another, at most TICKS_MAX, and nothing when the whole process was stopped.
+ */
+#define TICKS_MAX 250u
+
+/* Edges up to now of a timer whose next was due so many ticks of hz ago. */
+static inline unsigned ticks_due(uint64_t late, uint64_t period, uint64_t hz)
+{
+	if (late > hz)
+		return 1;
+	return late / period < TICKS_MAX ? (unsigned)(late / period) + 1
+					 : TICKS_MAX;
+}
+
+/*
  * lapic.c - SDM vol. 3 ch. 11 (xAPIC, x2APIC). Own lock; callable from any thread.
  */
 struct lapic;
@@ -44,6 +60,8 @@ void lapic_set_state(struct lapic *l, const struct vcpu_state *s);
  */
 void lapic_message(struct machine *m, uint32_t dest, bool logical, unsigned mode,
     uint8_t vector, bool level, bool assert);
+/* Whether such a message would find the last one of its vector still waiting. */
+bool lapic_waits(struct machine *m, uint32_t dest, bool logical, uint8_t vector);
 void lapic_assert_lint(struct lapic *l, unsigned lint);
 /* Whether the 8259 pair's output reaches this CPU. Any thread. */
 bool lapic_takes_extint(const struct lapic *l);
@@ -59,6 +77,13 @@ void ioapic_destroy(struct ioapic *io);
 void ioapic_set(struct ioapic *io, unsigned pin, bool level);
 /* The HPET's own drivers of the pins, wired-or with the above. */
 void ioapic_set_hpet(struct ioapic *io, unsigned pin, bool level);
+/*
+ * A periodic timer's n edges at once, the last of which leaves the line high: those
+ * that found another one waiting follow as EOIs come. 0: none is owed any more.
+ */
+void ioapic_tick(struct ioapic *io, bool hpet, unsigned pin, unsigned n);
+/* Whether EOIs of edge interrupts matter at present. Any thread. */
+bool ioapic_owes(const struct ioapic *io);
 void ioapic_eoi(
     struct ioapic *io, uint8_t vector); /* from the LAPIC's EOI, any thread */
 /* Whether a pin is open that delivers NMI or INIT. Any thread. */
@@ -68,7 +93,8 @@ bool ioapic_may_nmi(struct ioapic *io);
 int pic_create(struct machine *m, struct pic **p);
 void pic_destroy(struct pic *p);
 void pic_set(struct pic *p, unsigned irq, bool level);
-int pic_ack(struct pic *p); /* vector or -1 */
+void pic_tick(struct pic *p, unsigned irq, unsigned n); /* as ioapic_tick() */
+int pic_ack(struct pic *p);                             /* vector or -1 */
 bool pic_pending(struct pic *p);
 
 /* pit.c - 8254 and port 0x61. */

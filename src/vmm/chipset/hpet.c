@@ -3,8 +3,9 @@
  * replacement routing; no FSB delivery.
  *
  * The main counter is a function of the host's monotonic clock while it is enabled.
- * Each timer has an event-loop timer set to its next match; a late periodic match
- * counts once and the comparator moves on by whole periods.
+ * Each timer has an event-loop timer set to its next match. When it runs late the
+ * comparator moves on by whole periods, and edges missed come one after another
+ * (chipset.h); a level tells software to look at the counter.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -102,6 +103,20 @@ static void set_line(struct timer *t, bool level)
 		ioapic_set_hpet(m->ioapic, route, level);
 }
 
+/* n edges; 0: none is owed any more. */
+static void tick(struct timer *t, unsigned n)
+{
+	struct machine *m = t->h->m;
+	unsigned i = index_of(t), route = (t->cfg & TN_ROUTE) >> 9;
+
+	if (hpet_legacy(t->h) && i < 2)
+		machine_isa_tick(m, i == 0 ? 0 : 8, n);
+	else if (ROUTES & BIT(route))
+		ioapic_tick(m->ioapic, true, route, n);
+	if (n != 0)
+		set_line(t, false);
+}
+
 /* Level: the line follows the status bit. Edge: only ever pulsed. */
 static void update_line(struct timer *t)
 {
@@ -142,16 +157,21 @@ static void arm(struct timer *t)
 static void match(struct timer *t, uint64_t now)
 {
 	struct hpet *h = t->h;
+	bool periodic = (t->cfg & TN_PERIODIC) && t->period != 0;
 	uint64_t step;
 
 	if (t->cfg & TN_LEVEL)
 		h->isr |= BIT(index_of(t));
 	if (t->cfg & TN_ENABLE) {
-		set_line(t, true);
-		if (!(t->cfg & TN_LEVEL))
-			set_line(t, false);
+		if (periodic && !(t->cfg & TN_LEVEL)) {
+			tick(t, ticks_due(now - t->due, t->period, HPET_HZ));
+		} else {
+			set_line(t, true);
+			if (!(t->cfg & TN_LEVEL))
+				set_line(t, false);
+		}
 	}
-	if (!(t->cfg & TN_PERIODIC) || t->period == 0) {
+	if (!periodic) {
 		t->armed = false;
 		return;
 	}
@@ -190,8 +210,10 @@ static void write_config(struct timer *t, uint64_t v)
 	/* A route it cannot take is not taken: software reads back to find out. */
 	if (!(ROUTES & BIT((cfg & TN_ROUTE) >> 9)))
 		cfg = (cfg & ~TN_ROUTE) | (t->cfg & TN_ROUTE);
-	if ((t->cfg ^ cfg) & (TN_ROUTE | TN_LEVEL | TN_ENABLE))
+	if ((t->cfg ^ cfg) & (TN_ROUTE | TN_LEVEL | TN_ENABLE | TN_PERIODIC)) {
 		set_line(t, false);
+		tick(t, 0);
+	}
 	if (!(cfg & TN_LEVEL))
 		t->h->isr &= ~(uint64_t)BIT(index_of(t));
 	t->cfg = cfg;
@@ -226,8 +248,10 @@ static void write_general(struct hpet *h, uint64_t v)
 	now = counter(h);
 	v &= CFG_ENABLE | CFG_LEGACY;
 	if ((old ^ v) & CFG_LEGACY)
-		for (unsigned i = 0; i < 2; i++)
+		for (unsigned i = 0; i < 2; i++) {
 			set_line(&h->timer[i], false);
+			machine_isa_tick(h->m, i * 8, 0);
+		}
 	h->cfg = v;
 	if (v & CFG_ENABLE)
 		h->offset = now - ticks(h);

@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "lib/util.h"
@@ -41,6 +42,8 @@ struct ioapic {
 	uint32_t source[2]; /* pins asserted by the machine and by the HPET */
 	uint32_t lines;     /* either */
 	uint64_t rte[IOAPIC_PINS];
+	uint8_t owed[IOAPIC_PINS]; /* ticks yet to be sent, at EOIs */
+	_Atomic uint32_t owing;    /* pins whose owed is not 0 */
 };
 
 static unsigned rte_mode(uint64_t rte)
@@ -54,16 +57,20 @@ static bool rte_level(uint64_t rte)
 	return (rte & RTE_LEVEL) && rte_mode(rte) <= MODE_LOWEST;
 }
 
+/* Bits 49-55 extend the destination, as CPUID 0x40000001 announces. */
+static uint32_t rte_dest(uint64_t rte)
+{
+	return (uint32_t)(rte >> 56) | (uint32_t)(rte >> 49 & 0x7f) << 8;
+}
+
 static void send(struct ioapic *io, unsigned pin)
 {
 	uint64_t rte = io->rte[pin];
-	/* Bits 49-55 extend the destination, as CPUID 0x40000001 announces. */
-	uint32_t dest = (uint32_t)(rte >> 56) | (uint32_t)(rte >> 49 & 0x7f) << 8;
 
 	if (rte_level(rte))
 		io->rte[pin] |= RTE_REMOTE_IRR;
-	lapic_message(io->m, dest, rte & RTE_LOGICAL, rte_mode(rte), (uint8_t)rte,
-	    rte_level(rte), true);
+	lapic_message(io->m, rte_dest(rte), rte & RTE_LOGICAL, rte_mode(rte),
+	    (uint8_t)rte, rte_level(rte), true);
 }
 
 /* A level interrupt that is asserted, open and not in service. */
@@ -76,11 +83,8 @@ static void service_level(struct ioapic *io, unsigned pin)
 		send(io, pin);
 }
 
-static void set_source(struct ioapic *io, unsigned source, unsigned pin, bool level)
+static void set_locked(struct ioapic *io, unsigned source, unsigned pin, bool level)
 {
-	if (pin >= IOAPIC_PINS)
-		return;
-	pthread_mutex_lock(&io->lock);
 	bool was = io->lines & BIT(pin);
 
 	if (level)
@@ -93,6 +97,14 @@ static void set_source(struct ioapic *io, unsigned source, unsigned pin, bool le
 		service_level(io, pin);
 	else if (level && !was && !(io->rte[pin] & RTE_MASKED))
 		send(io, pin);
+}
+
+static void set_source(struct ioapic *io, unsigned source, unsigned pin, bool level)
+{
+	if (pin >= IOAPIC_PINS)
+		return;
+	pthread_mutex_lock(&io->lock);
+	set_locked(io, source, pin, level);
 	pthread_mutex_unlock(&io->lock);
 }
 
@@ -106,12 +118,61 @@ void ioapic_set_hpet(struct ioapic *io, unsigned pin, bool level)
 	set_source(io, 1, pin, level);
 }
 
+/* Whether the pin sends edges that a LAPIC's one bit of a vector may merge. */
+static bool counts_ticks(const struct ioapic *io, unsigned pin)
+{
+	uint64_t rte = io->rte[pin];
+
+	return !(rte & (RTE_MASKED | RTE_LEVEL)) && rte_mode(rte) <= MODE_LOWEST;
+}
+
+static bool waits(struct ioapic *io, unsigned pin)
+{
+	uint64_t rte = io->rte[pin];
+
+	return lapic_waits(io->m, rte_dest(rte), rte & RTE_LOGICAL, (uint8_t)rte);
+}
+
+static void owe(struct ioapic *io, unsigned pin, unsigned n)
+{
+	io->owed[pin] = (uint8_t)MIN(n, TICKS_MAX);
+	if (n != 0)
+		atomic_fetch_or(&io->owing, BIT(pin));
+	else
+		atomic_fetch_and(&io->owing, ~BIT(pin));
+}
+
+void ioapic_tick(struct ioapic *io, bool hpet, unsigned pin, unsigned n)
+{
+	pthread_mutex_lock(&io->lock);
+	if (n == 0 || !counts_ticks(io, pin))
+		owe(io, pin, 0);
+	else
+		owe(io, pin, io->owed[pin] + n - !waits(io, pin));
+	if (n != 0) {
+		set_locked(io, hpet, pin, false);
+		set_locked(io, hpet, pin, true);
+	}
+	pthread_mutex_unlock(&io->lock);
+}
+
+bool ioapic_owes(const struct ioapic *io)
+{
+	return atomic_load(&io->owing) != 0;
+}
+
 void ioapic_eoi(struct ioapic *io, uint8_t vector)
 {
 	pthread_mutex_lock(&io->lock);
 	for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
-		if ((uint8_t)io->rte[pin] != vector ||
-		    !(io->rte[pin] & RTE_REMOTE_IRR))
+		if ((uint8_t)io->rte[pin] != vector)
+			continue;
+		/* The vector may be another CPU's and mean something else there. */
+		if (io->owed[pin] != 0 && !waits(io, pin)) {
+			owe(io, pin, io->owed[pin] - 1u);
+			send(io, pin);
+		}
+		if (!(io->rte[pin] & RTE_REMOTE_IRR))
 			continue;
 		io->rte[pin] &= ~(uint64_t)RTE_REMOTE_IRR;
 		service_level(io, pin);
@@ -176,6 +237,7 @@ static void reg_write(struct ioapic *io, uint32_t v)
 	if (!rte_level(rte))
 		rte &= ~(uint64_t)RTE_REMOTE_IRR;
 	io->rte[pin] = rte;
+	owe(io, pin, 0);
 	service_level(io, pin);
 }
 

@@ -308,7 +308,7 @@ static void write_eoi(struct lapic *l)
 	wake = deliverable(l) >= 0;
 	pthread_mutex_unlock(&l->lock);
 	wake_if(l, wake);
-	if (level && l->m->ioapic != NULL)
+	if (l->m->ioapic != NULL && (level || ioapic_owes(l->m->ioapic)))
 		ioapic_eoi(l->m->ioapic, (uint8_t)vector);
 }
 

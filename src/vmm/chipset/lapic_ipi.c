@@ -125,6 +125,24 @@ static void message(struct machine *m, uint32_t dest, bool logical, bool wide,
 			deliver(&m->vcpu[i], mode, vector, level);
 }
 
+bool lapic_waits(struct machine *m, uint32_t dest, bool logical, uint8_t vector)
+{
+	bool waits = false;
+
+	for (unsigned i = 0; i < m->ncpu && !waits; i++) {
+		struct lapic *l = m->vcpu[i].lapic;
+		uint32_t irr;
+
+		if (!matches(l, dest, logical, false))
+			continue;
+		pthread_mutex_lock(&l->lock);
+		lapic_reg_read(l, REG_IRR + vector / 32 * 16u, &irr);
+		pthread_mutex_unlock(&l->lock);
+		waits = irr & BIT(vector % 32);
+	}
+	return waits;
+}
+
 void lapic_message(struct machine *m, uint32_t dest, bool logical, unsigned mode,
     uint8_t vector, bool level, bool assert)
 {

@@ -30,6 +30,7 @@ struct chip {
 	uint8_t irr, isr, imr, lines, elcr;
 	uint8_t base;   /* vector of input 0 */
 	uint8_t lowest; /* input with the lowest priority */
+	uint8_t owed;   /* ticks that follow the one waiting at input 0 */
 	uint8_t icw;    /* which ICW the data port expects: 0 none, 2, 3, 4 */
 	bool need_icw4, single, aeoi, rotate_aeoi, sfnm, special_mask, poll,
 	    read_isr;
@@ -124,11 +125,32 @@ void pic_set(struct pic *p, unsigned irq, bool level)
 	pthread_mutex_unlock(&p->lock);
 }
 
+void pic_tick(struct pic *p, unsigned irq, unsigned n)
+{
+	struct chip *c = &p->chip[irq / 8];
+
+	if (irq % 8 != 0)
+		return;
+	pthread_mutex_lock(&p->lock);
+	if (n == 0 || (c->imr & 1))
+		c->owed = 0;
+	else
+		c->owed = (uint8_t)MIN(c->owed + n - !(c->irr & 1), TICKS_MAX);
+	if (n != 0) {
+		chip_set(c, 0, false);
+		chip_set(c, 0, true);
+		update(p);
+	}
+	pthread_mutex_unlock(&p->lock);
+}
+
 static void acknowledge(struct chip *c, unsigned input)
 {
 	uint8_t bit = (uint8_t)BIT(input);
 
-	if (!(c->elcr & bit))
+	if (input == 0 && c->owed != 0)
+		c->owed--;
+	else if (!(c->elcr & bit))
 		c->irr &= (uint8_t)~bit;
 	if (c->aeoi) {
 		if (c->rotate_aeoi)
@@ -262,6 +284,8 @@ static void write_data(struct chip *c, uint8_t v)
 		break;
 	default:
 		c->imr = v;
+		if (v & 1)
+			c->owed = 0;
 	}
 }
 

@@ -4,7 +4,7 @@
  * Nothing ticks: a channel is the tick at which its count was loaded, and count and
  * output are computed from the host's monotonic clock when asked. Channel 0's
  * rising edges come from one event-loop timer, always at load + k * period, so
- * they never drift; those missed while the process was stopped are not repeated.
+ * they never drift. Late ones come one after another (chipset.h).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -50,6 +50,7 @@ struct channel {
 struct pit {
 	struct machine *m;
 	struct event *timer;
+	uint64_t due; /* the tick of the edge the timer is set to */
 	struct channel ch[3];
 	bool speaker;
 	uint8_t port61; /* bits 2-3: check enables */
@@ -59,9 +60,14 @@ struct pit {
 };
 
 /* The HPET's legacy replacement cuts channel 0's line. */
+static bool cut(const struct pit *p)
+{
+	return p->m->hpet != NULL && hpet_legacy(p->m->hpet);
+}
+
 static void set_irq(struct pit *p, bool level)
 {
-	if (p->m->hpet == NULL || !hpet_legacy(p->m->hpet))
+	if (!cut(p))
 		machine_isa_irq(p->m, 0, level);
 }
 
@@ -169,6 +175,7 @@ static void arm(struct pit *p, uint64_t now)
 		event_set_timer(p->timer, 0);
 		return;
 	}
+	p->due = edge;
 	when = tick_ns(p, edge);
 	event_set_timer(
 	    p->timer, MAX(when, clock_ns() + (periodic(c) ? MIN_INTERVAL_NS : 0)));
@@ -177,13 +184,22 @@ static void arm(struct pit *p, uint64_t now)
 static void timer_fired(void *arg)
 {
 	struct pit *p = arg;
+	struct channel *c = &p->ch[0];
+	uint64_t now = ticks_now(p);
+	unsigned n = 1;
 
+	if (periodic(c) && c->next == 0 && now > p->due)
+		n = ticks_due(now - p->due, c->reload, PIT_HZ);
 	/*
 	 * Modes 2-5 have been low for a moment; mode 0 and 1 for the whole count.
 	 */
-	set_irq(p, false);
-	set_irq(p, true);
-	arm(p, ticks_now(p));
+	if (!periodic(c)) {
+		set_irq(p, false);
+		set_irq(p, true);
+	} else if (!cut(p)) {
+		machine_isa_tick(p->m, 0, n);
+	}
+	arm(p, now);
 }
 
 static void load(struct pit *p, struct channel *c, uint32_t value)
@@ -321,6 +337,8 @@ static void write_control(struct pit *p, uint8_t v)
 	if (c == &p->ch[0]) {
 		/* The output is low in mode 0 and high in all others. */
 		set_irq(p, c->mode != 0);
+		if (!cut(p))
+			machine_isa_tick(p->m, 0, 0);
 		arm(p, ticks_now(p));
 	}
 }

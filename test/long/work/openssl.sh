@@ -1,6 +1,6 @@
 # OpenSSL: digests and ciphers of known data, keys made and used, its own benchmark's end.
 python3 -c 'import hashlib
-h = b""
+h = bytearray()
 b = b"seed"
 while len(h) < 3000000:
     b = hashlib.sha256(b).digest()

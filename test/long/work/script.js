@@ -64,7 +64,9 @@ console.log('functions', acc);
 // WebAssembly: (func (param i32) (result i32)) adds 1..n in a loop.
 const wasm = new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0, 1, 6, 1, 96, 1, 127, 1, 127, 3, 2, 1, 0, 7, 5, 1, 1, 115,
   0, 0, 10, 27, 1, 25, 1, 1, 127, 3, 64, 32, 1, 32, 0, 106, 33, 1, 32, 0, 65, 1, 107, 34, 0, 13, 0, 11, 32, 1, 11]);
-if (WebAssembly.validate(wasm)) {
+if (typeof WebAssembly === 'undefined') {
+  console.log('wasm none');
+} else if (WebAssembly.validate(wasm)) {
   const m = new WebAssembly.Instance(new WebAssembly.Module(wasm)).exports;
   console.log('wasm', m.s(100000));
 } else {

@@ -3,10 +3,12 @@
  * a port to print on, one to report on, interrupts and NMIs on demand, a page of
  * MMIO. See guest.h for the ports.
  *
- *   runner [--cpus=N] [--tier=T] [--real] [--expect=shutdown] [--time=S] IMAGE
+ *   runner [--cpus=N] [--tier=T] [--real] [--expect=shutdown] [--time=S]
+ *          [--interpreted=N] IMAGE
  *
  * IMAGE is an ELF file; every vCPU starts at its entry in 32-bit protected mode
  * with flat segments and its number in EAX; with --real in real mode at 0:entry.
+ * --interpreted: with the translator, no more than N instructions may be interpreted.
  */
 #include <elf.h>
 #include <errno.h>
@@ -334,6 +336,7 @@ struct options {
 	unsigned cpus;
 	unsigned seconds;
 	bool real, expect_shutdown, verbose;
+	uint64_t interpreted; /* at most; 0: any number */
 	const char *tier, *image;
 };
 
@@ -346,6 +349,7 @@ static int parse(int argc, char **argv, struct options *o)
 		{ "real", no_argument, NULL, 'r' },
 		{ "expect", required_argument, NULL, 'e' },
 		{ "verbose", no_argument, NULL, 'v' },
+		{ "interpreted", required_argument, NULL, 'i' },
 		{ 0 },
 	};
 	int c;
@@ -367,6 +371,9 @@ static int parse(int argc, char **argv, struct options *o)
 			break;
 		case 'v':
 			o->verbose = true;
+			break;
+		case 'i':
+			o->interpreted = strtoull(optarg, NULL, 0);
 			break;
 		case 'e':
 			o->expect_shutdown = !strcmp(optarg, "shutdown");
@@ -436,6 +443,28 @@ static void stat_print(void *arg, const char *name, uint64_t value)
 	printf("%u %s %lu\n", *(unsigned *)arg, name, value);
 }
 
+static void stat_interpreted(void *arg, const char *name, uint64_t value)
+{
+	uint64_t *sum = arg;
+
+	if (!strcmp(name, "instructions") || !strcmp(name, "jit instructions interpreted"))
+		*sum += value;
+}
+
+/* Whether the translator did as much of the guest as it should have. */
+static bool translated(const struct runner *r, const struct options *o)
+{
+	uint64_t sum = 0;
+
+	if (!o->interpreted || !o->tier || strcmp(o->tier, "jit"))
+		return true;
+	for (unsigned i = 0; i < r->ncpu; i++)
+		engine_soft.stats(r->vcpu[i].cpu, stat_interpreted, &sum);
+	if (sum > o->interpreted)
+		printf("%lu instructions were interpreted\n", sum);
+	return sum <= o->interpreted;
+}
+
 /* Waits for the guest's verdict, at most the time given; is the timer meanwhile. */
 static bool wait_end(struct runner *r, unsigned seconds)
 {
@@ -489,7 +518,8 @@ int main(int argc, char **argv)
 
 	if (parse(argc, argv, &o) || !cfg) {
 		fprintf(stderr, "usage: runner [--cpus=N] [--tier=T] [--real] "
-				"[--expect=shutdown] [--time=S] image\n");
+				"[--expect=shutdown] [--time=S] [--interpreted=N] "
+				"image\n");
 		return 2;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
@@ -513,6 +543,7 @@ int main(int argc, char **argv)
 		printf("status %d\n", atomic_load(&r.status) - 1);
 	else if (!o.expect_shutdown && atomic_load(&r.shutdown))
 		printf("a vCPU shut down\n");
+	ok = ok && translated(&r, &o);
 	for (unsigned i = 0; i < r.ncpu; i++) {
 		if (!ok)
 			print_state(&r.vcpu[i]);

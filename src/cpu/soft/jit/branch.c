@@ -93,13 +93,14 @@ static void conditional(struct tr *c, uint64_t to)
 static void push_return(struct tr *c, bool keep_t0)
 {
 	struct emit *e = &c->j->hot;
+	int word = (int)c->word;
 	struct emem m;
 
 	if (keep_t0 && c->live)
 		emit_store(e, emem_at(&c->j->save[0]), H_T0);
-	stack_check(c, -8, 8, 'w', &m);
-	if ((int64_t)c->next == (int32_t)c->next) {
-		emit_m(e, 1, 0xc7, 0, m, 4);
+	stack_check(c, -word, word, 'w', &m);
+	if (word == 4 || (int64_t)c->next == (int32_t)c->next) {
+		emit_m(e, word == 8, 0xc7, 0, m, 4);
 		emit32(e, (uint32_t)c->next);
 		if (keep_t0 && c->live)
 			emit_load(e, H_T0, emem_at(&c->j->save[0]));
@@ -111,7 +112,7 @@ static void push_return(struct tr *c, bool keep_t0)
 		if (keep_t0)
 			emit_load(e, H_T0, emem_at(&c->j->save[0]));
 	}
-	emit_lea(e, H_GSP, emem_base(H_GSP, -8));
+	tr_add_sp(c, -word);
 }
 
 /* Where the host's RET comes back with T0 = what the guest's RET popped. */
@@ -145,20 +146,21 @@ static bool target_to_t0(struct tr *c)
 	const struct operand *o = &c->in->op[0];
 	struct emit *e = &c->j->hot;
 
-	if (o->kind == OPND_GPR && o->size == 8) {
+	if (o->kind == OPND_GPR && o->size == c->word) {
 		int r = guest_reg(c, o->reg, H_T0);
 
 		if (r != H_T0)
-			emit_mov(e, H_T0, r);
+			emit_r(e, c->word == 8, 0x8b, H_T0, r);
 		return true;
 	}
-	if (o->kind == OPND_MEM && o->size == 8) {
+	if (o->kind == OPND_MEM && o->size == c->word) {
 		struct address a;
 		struct emem m;
 
-		address_of(c, &a);
-		mem_check(c, &a, 8, 'r', &m);
-		emit_load(e, H_T0, m);
+		if (!address_of(c, &a))
+			return false;
+		mem_check(c, &a, c->word, 'r', &m);
+		tr_load(c, H_T0, m);
 		return true;
 	}
 	return false;
@@ -166,15 +168,15 @@ static bool target_to_t0(struct tr *c)
 
 static bool ret(struct tr *c)
 {
-	struct emit *e = &c->j->hot;
+	int word = (int)c->word;
 	struct emem m;
 
-	if (c->in->stacksize != 8)
+	if (c->in->stacksize != c->word)
 		return false;
-	stack_check(c, 0, 8, 'r', &m);
-	emit_load(e, H_T0, m);
-	emit_lea(e, H_GSP, emem_base(H_GSP, 8 + (c->in->nopnd ? (uint16_t)c->in->imm : 0)));
-	emit8(e, 0xc3);
+	stack_check(c, 0, word, 'r', &m);
+	tr_load(c, H_T0, m);
+	tr_add_sp(c, word + (c->in->nopnd ? (uint16_t)c->in->imm : 0));
+	emit8(&c->j->hot, 0xc3);
 	return true;
 }
 
@@ -182,7 +184,7 @@ bool tr_branch(struct tr *c)
 {
 	const struct insn *in = c->in;
 	bool rel = in->nopnd == 1 && in->op[0].kind == OPND_REL;
-	uint64_t to = c->next + in->imm;
+	uint64_t to = (c->next + in->imm) & c->rip_mask;
 
 	if (in->opsize == 2 || (rel && !is_canonical(to)))
 		return false;
@@ -198,7 +200,7 @@ bool tr_branch(struct tr *c)
 		emit_table_jump(c->j, &c->j->hot, c->keyid, false);
 		return true;
 	case ZYDIS_MNEMONIC_CALL:
-		if (in->stacksize != 8)
+		if (in->stacksize != c->word)
 			return false;
 		if (rel) {
 			call_direct(c, to);

@@ -135,27 +135,37 @@ static void range_note(struct jit *j, const struct slot *s, uint64_t addr, uint6
 		.len = (uint32_t)len, .level = s->level, .list = 1u << which };
 }
 
+/* 32-bit code goes on at 0, whatever the tables have beyond 4 GiB. */
+static uint64_t cut(const struct slot *s, uint64_t start, uint64_t len)
+{
+	return s->idx & IDX_LOW ? MIN(len, 4 * GiB - start) : len;
+}
+
 bool jit_slot_fill(struct jit *j, uint32_t site, uint64_t addr)
 {
 	const struct soft_cpu *cpu = j->cpu;
 	struct slot *s = &j->slots[site];
 	bool write = s->kind == 'w';
-	uint64_t tag = large_tag(addr, s->idx, write);
+	unsigned idx = s->idx & KEY_IDX_MASK;
+	uint64_t tag = large_tag(addr, idx, write);
 	uint64_t page = addr & MMU_PAGE_MASK, start = page, len = 4096;
 	const struct large *l = large_of(j, tag);
 	const struct tlb_entry *e;
 
+	if (s->idx & IDX_LOW && addr >> 32)
+		return false;
 	if (l->tag != tag || addr - l->start >= l->len) {
-		e = tlb_slot(cpu, s->idx, addr);
+		e = tlb_slot(cpu, idx, addr);
 		if ((write ? e->tag_w : e->tag_r) != page)
 			return false;
-		l = e->level > 12 ? large_note(j, e, s->idx, write, page) : NULL;
+		l = e->level > 12 ? large_note(j, e, idx, write, page) : NULL;
 		if (!l) {
 			/* Looking for neighbours costs more than a miss: not in vain. */
 			if (e->level == 12 && (s->lonely < 4 || !(++s->tries & 15))) {
-				widen(cpu, e, s->idx, write, &start, &len);
+				widen(cpu, e, idx, write, &start, &len);
 				s->lonely = len > 4096 ? 0 : s->lonely + (s->lonely < 4);
 			}
+			len = cut(s, start, len);
 			if (!slot_set(j, site, addr, start, len, e->delta))
 				return false;
 			s->level = e->level;
@@ -164,11 +174,12 @@ bool jit_slot_fill(struct jit *j, uint32_t site, uint64_t addr)
 			return true;
 		}
 	}
-	if (!slot_set(j, site, addr, l->start, l->len, l->delta))
+	len = cut(s, l->start, l->len);
+	if (!slot_set(j, site, addr, l->start, len, l->delta))
 		return false;
 	s->level = l->level;
 	list_slot(j, site, l->global);
-	range_note(j, s, addr, l->start, l->len, l->delta, l->global);
+	range_note(j, s, addr, l->start, len, l->delta, l->global);
 	return true;
 }
 

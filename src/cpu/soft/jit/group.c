@@ -20,19 +20,20 @@
 #define SPAN_MAX 1024
 
 /* [r] = value of r when this version began + constant. False: not of that form. */
-static bool constant_step(const struct insn *in, unsigned *reg, int32_t *step)
+static bool constant_step(const struct insn *in, unsigned word, unsigned *reg,
+    int32_t *step)
 {
 	*reg = in->op[0].reg;
 	switch (in->mnemonic) {
 	case ZYDIS_MNEMONIC_ADD:
 	case ZYDIS_MNEMONIC_SUB:
-		if (in->op[0].kind != OPND_GPR || in->op[0].size != 8 ||
+		if (in->op[0].kind != OPND_GPR || in->op[0].size != word ||
 		    in->op[1].kind != OPND_IMM || in->imm != (int16_t)in->imm)
 			return false;
 		*step = in->mnemonic == ZYDIS_MNEMONIC_ADD ? in->imm : -in->imm;
 		return true;
 	case ZYDIS_MNEMONIC_LEA:
-		if (in->op[0].size != 8 || in->addrsize != 8 || in->index != REG_NONE ||
+		if (in->op[0].size != word || in->addrsize != word || in->index != REG_NONE ||
 		    in->base == REG_NONE || in->base != in->op[0].reg ||
 		    in->disp != (int16_t)in->disp)
 			return false;
@@ -41,12 +42,12 @@ static bool constant_step(const struct insn *in, unsigned *reg, int32_t *step)
 	case ZYDIS_MNEMONIC_PUSH:
 	case ZYDIS_MNEMONIC_CALL:
 		*reg = 4;
-		*step = -8;
-		return in->stacksize == 8;
+		*step = -(int32_t)word;
+		return in->stacksize == word;
 	case ZYDIS_MNEMONIC_POP:
 		*reg = 4;
-		*step = 8;
-		return in->stacksize == 8 && in->op[0].kind == OPND_GPR &&
+		*step = (int32_t)word;
+		return in->stacksize == word && in->op[0].kind == OPND_GPR &&
 		    in->op[0].reg != 4;
 	default:
 		return false;
@@ -110,23 +111,23 @@ static void accesses(struct tr *c, const struct track *k)
 	switch (in->mnemonic) {
 	case ZYDIS_MNEMONIC_PUSH:
 	case ZYDIS_MNEMONIC_CALL:
-		if (in->stacksize == 8)
-			add(c, k, 4, REG_NONE, 1, -8, 8, 'w');
+		if (in->stacksize == c->word)
+			add(c, k, 4, REG_NONE, 1, -(int)c->word, c->word, 'w');
 		kind = 'r';
 		break;
 	case ZYDIS_MNEMONIC_POP:
 	case ZYDIS_MNEMONIC_RET:
-		if (in->stacksize == 8)
-			add(c, k, 4, REG_NONE, 1, 0, 8, 'r');
+		if (in->stacksize == c->word)
+			add(c, k, 4, REG_NONE, 1, 0, c->word, 'r');
 		return;
 	case ZYDIS_MNEMONIC_LEAVE:
-		if (in->stacksize == 8)
-			add(c, k, 5, REG_NONE, 1, 0, 8, 'r');
+		if (in->stacksize == c->word)
+			add(c, k, 5, REG_NONE, 1, 0, c->word, 'r');
 		return;
 	default:
 		break;
 	}
-	if (!(in->flags & INSN_FLAT) || in->flags & INSN_NOSEG || in->base == REG_NONE)
+	if (!mem_flat(in) || in->flags & INSN_NOSEG || in->base == REG_NONE)
 		return;
 	for (unsigned i = 0; i < in->nopnd; i++)
 		if (in->op[i].kind == OPND_MEM)
@@ -159,7 +160,7 @@ static void advance(struct tr *c, struct track *k, uint8_t *next)
 	unsigned reg;
 	int32_t step;
 
-	if (constant_step(c->in, &reg, &step)) {
+	if (constant_step(c->in, c->word, &reg, &step)) {
 		k->off[reg] += step;
 		w &= ~(1u << reg);
 		/* A step too far from where the version began is a new one. */
@@ -219,6 +220,19 @@ void group_plan(struct tr *c)
 		settle(c, &c->group[i], t);
 }
 
+/*
+ * Whether the sum of registers and displacement, not taken modulo 4 GiB, is right for
+ * a member: the base must not have wrapped since the check, which it has not when it
+ * is as it was or points into what was checked.
+ */
+static bool exact(const struct tr *c, const struct group *g, unsigned base)
+{
+	int32_t off = c->track[c->i].off[base];
+
+	return !address_wraps(c, REG_NONE, g->lo - g->home_off) &&
+	    (off == g->home_off || (off >= g->lo && off < g->hi));
+}
+
 const struct group *group_of(const struct tr *c, unsigned base, unsigned index,
     unsigned scale, int32_t disp, unsigned size, char kind)
 {
@@ -228,7 +242,8 @@ const struct group *group_of(const struct tr *c, unsigned base, unsigned index,
 
 		if (m->insn == c->i && m->base == base && m->index == index &&
 		    m->scale == scale && m->disp == disp && m->size == size && g->used &&
-		    (kind == 'r' || g->kind == 'w'))
+		    (kind == 'r' || g->kind == 'w') &&
+		    (c->word == 8 || address_wraps(c, index, disp) || exact(c, g, base)))
 			return g;
 	}
 	return NULL;

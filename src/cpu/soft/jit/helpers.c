@@ -11,16 +11,48 @@
 #include <unistd.h>
 
 #include "cpu/soft/jit/lockstep.h"
+#include "cpu/soft/sys.h"
 #include "lib/config.h"
 #include "lib/log.h"
 
+/* Usable, writable, of 4 GiB upwards: only its base matters. */
+static bool unlimited(const struct soft_seg *s)
+{
+	return s->limit == UINT32_MAX && !(s->access & SEG_ACCESS_UNUSABLE) &&
+	    (s->access & (ACC_S | ACC_P | ACC_CODE | ACC_CE | ACC_RW)) ==
+	    (ACC_S | ACC_P | ACC_RW);
+}
+
+static bool flat(const struct soft_cpu *cpu, unsigned seg)
+{
+	return cpu->seg[seg].base == 0 && unlimited(&cpu->seg[seg]);
+}
+
+/* Compatibility mode of programs, with the segments everybody has. */
+static uint32_t compat_key(const struct soft_cpu *cpu)
+{
+	const struct soft_seg *cs = &cpu->seg[SEG_CS];
+
+	if (cpu->mode != MODE_32 || cpu->cpl != 3 || cpu->stack_size != 4 ||
+	    cs->base != 0 || cs->limit != UINT32_MAX || !flat(cpu, SEG_SS) ||
+	    !flat(cpu, SEG_DS) || !flat(cpu, SEG_ES))
+		return KEY_NONE;
+	return KEY_COMPAT | (unlimited(&cpu->seg[SEG_FS]) ? KEY_FS : 0) |
+	    (unlimited(&cpu->seg[SEG_GS]) ? KEY_GS : 0);
+}
+
 uint32_t jit_key(const struct soft_cpu *cpu)
 {
-	uint32_t key = cpu->mmu_idx;
+	uint32_t key = 0;
 	bool fp = !(cpu->cr0 & (CR0_EM | CR0_TS));
 
-	if (cpu->mode != MODE_64 || !cpu->long_mode || cpu->cpl == 1 || cpu->cpl == 2)
+	if (!cpu->long_mode || cpu->cpl == 1 || cpu->cpl == 2)
 		return KEY_NONE;
+	if (cpu->mode != MODE_64)
+		key = compat_key(cpu);
+	if (key == KEY_NONE)
+		return KEY_NONE;
+	key |= cpu->mmu_idx;
 	if (cpu->cpl == 3 && cpu->cr0 & CR0_AM && cpu->rflags & RF_AC)
 		return KEY_NONE;
 	if (fp)
@@ -44,6 +76,16 @@ static bool must_leave(const struct soft_cpu *cpu)
 	    cpu->rflags & (RF_TF | RF_RF) || cpu->dr7 & 0xff || cpu->pending_db;
 }
 
+/*
+ * Leaving 64-bit mode need not preserve the upper halves of registers (SDM vol. 1
+ * 3.4.1.1), and translated 32-bit code has them zero.
+ */
+static void narrow(struct soft_cpu *cpu)
+{
+	for (unsigned i = 0; i < 8; i++)
+		cpu->gpr[i] = (uint32_t)cpu->gpr[i];
+}
+
 /* Makes the state's key current. False: not for us. */
 static bool use_key(struct jit *j)
 {
@@ -52,6 +94,8 @@ static bool use_key(struct jit *j)
 
 	if (key == KEY_NONE)
 		return false;
+	if (key & KEY_COMPAT)
+		narrow(j->cpu);
 	if (j->nkeys && j->key[j->keyid] == key)
 		return true;
 	for (k = 0; k < j->nkeys && j->key[k] != key; k++)
@@ -90,7 +134,7 @@ static struct trans *trans_get(struct jit *j, struct block *b)
 	for (t = b->jit; t; t = t->next)
 		if (t->rip == cpu->rip && t->keyid == j->keyid)
 			return t;
-	if (b->stale || b->mode != MODE_64 || ++b->runs < j->threshold)
+	if (b->stale || ++b->runs < j->threshold)
 		return NULL;
 	if (!cache_room(j))
 		cache_flush(j);
@@ -220,7 +264,7 @@ static const uint8_t *interpret(struct jit *j, const struct site *site)
 	unsigned i = site->insn;
 	const struct insn *in = &b->insn[i];
 	uint64_t epoch = j->epoch;
-	uint64_t next = cpu->rip + in->len;
+	uint64_t next = (cpu->rip + in->len) & cpu->rip_mask;
 	bool last = i + 1 == b->n;
 
 	j->stats.interpreted++;
@@ -235,6 +279,8 @@ static const uint8_t *interpret(struct jit *j, const struct site *site)
 	if (last || cpu->stop_block || cpu->rip != next || t->dead ||
 	    j->epoch != epoch)
 		return go_fast(j);
+	if (j->key[t->keyid] & KEY_COMPAT)
+		narrow(cpu);
 	if (j->lock)
 		lockstep_go_on(j, i + 1);
 	if (t->uses_fp)
@@ -260,7 +306,7 @@ static const uint8_t *interpret_rest(struct jit *j, const struct site *site)
 	cpu->block = b;
 	cpu->stop_block = false;
 	do {
-		uint64_t next = cpu->rip + in->len;
+		uint64_t next = (cpu->rip + in->len) & cpu->rip_mask;
 
 		j->stats.interpreted++;
 		if (j->lock && in != first)

@@ -484,8 +484,7 @@ static bool with_memory(struct tr *c, struct form *f)
 
 	if (f->high) /* its operand would need a REX */
 		return false;
-	address_of(c, &a);
-	if (!place_all(f, &s, &p, &opc))
+	if (!address_of(c, &a) || !place_all(f, &s, &p, &opc))
 		return false;
 	if (s.guest[0] != NO_GPR && mem_needs_t0(c, &a, f->mem->size / 8,
 	    f->mem_w ? 'w' : 'r')) {
@@ -544,7 +543,7 @@ bool tr_lea(struct tr *c)
 	struct emem m = { H_NONE, H_NONE, 0, (int32_t)in->disp, NULL };
 	int dst = spilled(in->op[0].reg) ? H_T0 : host_reg(in->op[0].reg);
 
-	if (in->opsize == 2)
+	if (in->opsize == 2 || in->addrsize == 2)
 		return false;
 	if (in->flags & INSN_RIPREL || (in->base == REG_NONE && in->index == REG_NONE)) {
 		uint64_t v = in->disp + (in->flags & INSN_RIPREL ? c->next : 0);

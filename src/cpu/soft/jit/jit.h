@@ -2,8 +2,8 @@
  * The same-ISA translator: guest x86-64 code becomes host x86-64 code.
  *
  * Unit: a struct block of the interpreter, translated for one guest RIP and one
- * "key" (what changes the shape of code: privilege, SMAP override, which of x87,
- * SSE, AVX may run). One code cache a vCPU, run and patched only by its thread.
+ * "key" (what changes the shape of code: 64-bit or compatibility mode, privilege,
+ * SMAP override, which of x87, SSE, AVX may run). One code cache a vCPU, run and patched only by its thread.
  *
  * Registers. Guest GPRs live in the host registers of the same number, except
  * RSP, which lives in r15, and r10, r11, r15, which live in cpu->gpr[]: host r10
@@ -20,6 +20,10 @@
  * the software TLB by fast.c; what no slot can serve (MMIO,
  * page crossing, stores to code) is done by the interpreter's handler for that one
  * instruction. The check clobbers flags where they are dead, else saves them.
+ *
+ * Compatibility mode: programs with flat CS, DS, ES, SS. Their code is 64-bit code on
+ * the host, with addresses below 4 GiB; the key says whether FS and GS are good for
+ * all offsets. Everything else of 16 and 32 bits is the interpreter's.
  *
  * Control flow. Direct jumps are patched to their target; the jump at the end of a
  * translation is left out when its target is translated next. A jump that leaves the

@@ -236,27 +236,28 @@ static uint64_t operand_linear(const struct soft_cpu *cpu, const struct insn *in
 		lin = (uint32_t)lin;
 	if (in->seg == SEG_FS || in->seg == SEG_GS)
 		lin += cpu->seg[in->seg].base;
-	return lin;
+	return in->mode == MODE_64 ? lin : (uint32_t)lin;
 }
 
 /* The accesses of an instruction that the translator does itself. */
 static bool accesses_note(struct lockstep *k, struct soft_cpu *cpu, const struct insn *in)
 {
-	uint64_t sp = cpu->gpr[GPR_RSP];
+	unsigned word = in->mode == MODE_64 ? 8 : 4;
+	uint64_t sp = cpu->gpr[GPR_RSP], mask = size_mask(word);
 	bool ok = true;
 
 	switch (in->mnemonic) {
 	case ZYDIS_MNEMONIC_PUSH:
 	case ZYDIS_MNEMONIC_PUSHFQ:
 	case ZYDIS_MNEMONIC_CALL:
-		ok = access_note(k, cpu, sp - 8, 8, true);
+		ok = access_note(k, cpu, (sp - word) & mask, word, true);
 		break;
 	case ZYDIS_MNEMONIC_POP:
 	case ZYDIS_MNEMONIC_RET:
-		ok = access_note(k, cpu, sp, 8, false);
+		ok = access_note(k, cpu, sp & mask, word, false);
 		break;
 	case ZYDIS_MNEMONIC_LEAVE:
-		ok = access_note(k, cpu, cpu->gpr[GPR_RBP], 8, false);
+		ok = access_note(k, cpu, cpu->gpr[GPR_RBP] & mask, word, false);
 		break;
 	default:
 		break;
@@ -330,9 +331,11 @@ static void report_code(const struct trans *t, unsigned from, unsigned to)
 	const struct block *b = t->b;
 	uint64_t rip = t->rip;
 	ZydisDisassembledInstruction di;
+	ZydisMachineMode mode = b->mode == MODE_64 ? ZYDIS_MACHINE_MODE_LONG_64 :
+	    ZYDIS_MACHINE_MODE_LEGACY_32;
 
 	for (unsigned i = 0; i < b->n; i++) {
-		bool ok = ZYAN_SUCCESS(ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, rip,
+		bool ok = ZYAN_SUCCESS(ZydisDisassembleIntel(mode, rip,
 		    b->insn[i].bytes, b->insn[i].len, &di));
 
 		log_error("  %c %016llx  %s", i >= from && i < to ? '>' : ' ',
@@ -484,7 +487,7 @@ static bool interpret_part(struct jit *j)
 			k->nstores = stores;
 			break;
 		}
-		cpu->next_rip = cpu->rip + in->len;
+		cpu->next_rip = (cpu->rip + in->len) & cpu->rip_mask;
 		in->fn(cpu, in);
 		cpu->rip = cpu->next_rip;
 		k->undefined = (k->undefined & ~n->defined) | n->undefined;
@@ -570,7 +573,7 @@ static void finish(struct jit *j)
 	    cpu->rip == rip_of(k->t, k->handled)) {
 		const struct insn *in = &b->insn[k->handled++];
 
-		cpu->next_rip = cpu->rip + in->len;
+		cpu->next_rip = (cpu->rip + in->len) & cpu->rip_mask;
 		in->fn(cpu, in);
 		cpu->rip = cpu->next_rip;
 	}

@@ -6,13 +6,51 @@
  * single base register (checked in T1, accessed through base + delta), and
  * everything else (address in T0). Where flags are live across the check they
  * wait in RAX.
+ *
+ * 32-bit code computes modulo 4 GiB. Its slots end there, and the upper halves of its
+ * registers are zero, so a base register with a small displacement needs no care: a
+ * sum that should have wrapped matches no slot and goes to the interpreter. Other
+ * sums wrap in earnest, and are truncated.
  */
 #include "cpu/soft/jit/tr.h"
 
-void address_of(const struct tr *c, struct address *a)
+#define DISP_SMALL (1 << 24)
+
+bool address_wraps(const struct tr *c, unsigned index, int64_t disp)
+{
+	return c->word == 4 &&
+	    (index != REG_NONE || disp >= DISP_SMALL || disp <= -DISP_SMALL);
+}
+
+bool mem_flat(const struct insn *in)
+{
+	if (in->mode == MODE_64)
+		return in->flags & INSN_FLAT;
+	return in->addrsize == 4 &&
+	    (in->seg == SEG_DS || in->seg == SEG_SS || in->seg == SEG_ES);
+}
+
+/* 32-bit code may name segments; CS is not for writing. */
+static bool usable(const struct tr *c, const struct insn *in)
+{
+	switch (in->seg) {
+	case SEG_CS:
+		return false;
+	case SEG_FS:
+		return c->key & KEY_FS;
+	case SEG_GS:
+		return c->key & KEY_GS;
+	default:
+		return true;
+	}
+}
+
+bool address_of(const struct tr *c, struct address *a)
 {
 	const struct insn *in = c->in;
 
+	if (c->word == 4 && (in->addrsize != 4 || !usable(c, in)))
+		return false;
 	*a = (struct address){ in->base, in->index, in->scale, in->seg, in->addrsize,
 		false, (uint64_t)in->disp };
 	if (a->seg != SEG_FS && a->seg != SEG_GS)
@@ -24,6 +62,7 @@ void address_of(const struct tr *c, struct address *a)
 			a->disp = (uint32_t)a->disp;
 		a->constant = a->seg == SEG_DS;
 	}
+	return true;
 }
 
 uint32_t site_new(struct tr *c)
@@ -39,7 +78,8 @@ static uint32_t slot_new(struct tr *c, unsigned size, char kind, unsigned flags)
 {
 	uint32_t n = site_new(c);
 
-	c->j->slots[n] = (struct slot){ .kind = kind, .idx = key_idx(c->key),
+	c->j->slots[n] = (struct slot){ .kind = kind,
+		.idx = key_idx(c->key) | (c->word == 4 ? IDX_LOW : 0),
 		.size = size, .flags = flags };
 	return n;
 }
@@ -56,6 +96,14 @@ static unsigned scale_shift(unsigned scale)
 	return __builtin_ctz(scale | 8);
 }
 
+/* Whether the sum is to be taken modulo 4 GiB by computing it in 32 bits. */
+static bool truncated(const struct tr *c, const struct address *a)
+{
+	if (c->word == 8 || a->seg != SEG_DS)
+		return a->addrsize == 4;
+	return address_wraps(c, a->index, (int32_t)a->disp);
+}
+
 /* T0 = linear address. Flags untouched; T1 may be used. */
 static void emit_address(struct tr *c, const struct address *a)
 {
@@ -69,10 +117,10 @@ static void emit_address(struct tr *c, const struct address *a)
 	if (m.base == H_NONE && m.index == H_NONE)
 		emit_const(e, H_T0, a->disp);
 	else
-		emit_m(e, a->addrsize == 8, 0x8d, H_T0, m, 0); /* 32 bits: truncates */
+		emit_m(e, !truncated(c, a), 0x8d, H_T0, m, 0);
 	if (a->seg != SEG_DS) {
 		emit_load(e, H_T1, emem_at(&c->j->cpu->seg[a->seg].base));
-		emit_lea(e, H_T0, emem_sum(H_T0, H_T1, 0));
+		emit_m(e, c->word == 8, 0x8d, H_T0, emem_sum(H_T0, H_T1, 0), 0);
 	}
 }
 
@@ -160,16 +208,16 @@ static uint32_t check_t0(struct tr *c, unsigned size, char kind, struct emem *m)
 	return site;
 }
 
-static bool plain(const struct address *a)
+static bool plain(const struct tr *c, const struct address *a)
 {
-	return !a->constant && a->seg == SEG_DS && a->addrsize == 8 &&
+	return !a->constant && a->seg == SEG_DS && a->addrsize == c->word &&
 	    a->base != REG_NONE;
 }
 
 static const struct group *grouped(const struct tr *c, const struct address *a,
     unsigned size, char kind)
 {
-	if (!plain(a))
+	if (!plain(c, a))
 		return NULL;
 	return group_of(c, a->base, a->index, a->scale, (int32_t)a->disp, size, kind);
 }
@@ -178,7 +226,8 @@ bool mem_needs_t0(const struct tr *c, const struct address *a, unsigned size, ch
 {
 	if (a->constant)
 		return false;
-	if (!plain(a) || a->index != REG_NONE || spilled(a->base))
+	if (!plain(c, a) || a->index != REG_NONE || spilled(a->base) ||
+	    address_wraps(c, a->index, (int32_t)a->disp))
 		return true;
 	return c->live && !grouped(c, a, size, kind);
 }
@@ -209,12 +258,14 @@ bool mem_check(struct tr *c, const struct address *a, unsigned size, char kind,
 
 void mem_check_group(struct tr *c, struct group *g)
 {
-	if (g->index == REG_NONE && !c->live) {
-		g->site = check_base(c, host_reg(g->base), g->lo - g->home_off,
-		    g->hi - g->lo, g->kind, NULL);
+	int32_t disp = g->lo - g->home_off;
+
+	if (g->index == REG_NONE && !c->live && !address_wraps(c, REG_NONE, disp)) {
+		g->site = check_base(c, host_reg(g->base), disp, g->hi - g->lo, g->kind,
+		    NULL);
 	} else {
-		struct address a = { g->base, g->index, g->scale, SEG_DS, 8, false,
-			(uint64_t)(int64_t)(g->lo - g->home_off) };
+		struct address a = { g->base, g->index, g->scale, SEG_DS, c->word, false,
+			(uint64_t)(int64_t)disp };
 
 		emit_address(c, &a);
 		g->site = check_t0(c, g->hi - g->lo, g->kind, NULL);
@@ -224,7 +275,7 @@ void mem_check_group(struct tr *c, struct group *g)
 
 void stack_check(struct tr *c, int32_t disp, unsigned size, char kind, struct emem *m)
 {
-	struct address a = { 4, REG_NONE, 1, SEG_DS, 8, false, (uint64_t)(int64_t)disp };
+	struct address a = { 4, REG_NONE, 1, SEG_DS, c->word, false, (uint64_t)(int64_t)disp };
 
 	if (mem_check(c, &a, size, kind, m))
 		*m = emem_sum(H_GSP, H_T1, disp);

@@ -55,25 +55,41 @@ bool plan_transparent(const struct insn *in)
 	}
 }
 
+static bool pushes_flags(unsigned mnemonic)
+{
+	return mnemonic == ZYDIS_MNEMONIC_PUSHF || mnemonic == ZYDIS_MNEMONIC_PUSHFD ||
+	    mnemonic == ZYDIS_MNEMONIC_PUSHFQ;
+}
+
 static uint32_t step(const struct insn *in, uint32_t live)
 {
 	/* Whoever takes the flags along (SYSCALL, PUSHF) or a handler that may. */
 	if (plan_transparent(in))
 		return live;
-	if ((in->flags & (INSN_END | INSN_BRANCH)) == INSN_END ||
-	    in->mnemonic == ZYDIS_MNEMONIC_PUSHFQ || in->mnemonic == ZYDIS_MNEMONIC_PUSHF)
+	if ((in->flags & (INSN_END | INSN_BRANCH)) == INSN_END || pushes_flags(in->mnemonic))
 		return RF_STATUS;
 	return (live & ~killed(in)) | in->flags_read;
 }
 
+static void decoder_init(ZydisDecoder *d, unsigned word)
+{
+	if (word == 8)
+		ZydisDecoderInit(d, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	else
+		ZydisDecoderInit(d, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
+	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
+	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
+	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
+}
+
 /* As insn_decode() for what matters here; false: nothing known. */
-static bool peek(struct insn *in, const uint8_t *bytes, unsigned n)
+static bool peek(const struct tr *c, struct insn *in, const uint8_t *bytes, unsigned n)
 {
 	ZydisDecodedOperand zo[ZYDIS_MAX_OPERAND_COUNT];
 	ZydisDecodedInstruction zi;
 	ZydisDecoder d;
 
-	ZydisDecoderInit(&d, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	decoder_init(&d, c->word);
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&d, bytes, n, &zi, zo)))
 		return false;
 	memset(in, 0, sizeof(*in));
@@ -101,7 +117,8 @@ static bool peek(struct insn *in, const uint8_t *bytes, unsigned n)
 	case ZYDIS_CATEGORY_RET:
 	case ZYDIS_CATEGORY_UNCOND_BR:
 		in->flags |= INSN_END | INSN_BRANCH;
-		return zi.meta.branch_type != ZYDIS_BRANCH_TYPE_FAR;
+		return zi.meta.branch_type != ZYDIS_BRANCH_TYPE_FAR &&
+		    zi.operand_width != 16;
 	case ZYDIS_CATEGORY_INTERRUPT:
 	case ZYDIS_CATEGORY_SYSCALL:
 	case ZYDIS_CATEGORY_SYSRET:
@@ -110,8 +127,7 @@ static bool peek(struct insn *in, const uint8_t *bytes, unsigned n)
 	case ZYDIS_CATEGORY_IOSTRINGOP:
 		return false;
 	default:
-		return in->mnemonic != ZYDIS_MNEMONIC_PUSHFQ &&
-		    in->mnemonic != ZYDIS_MNEMONIC_PUSHF;
+		return !pushes_flags(in->mnemonic);
 	}
 }
 
@@ -119,7 +135,7 @@ uint32_t plan_live_at(struct tr *c, uint64_t rip, unsigned budget)
 {
 	struct trans *t = c->t;
 	const struct soft_cpu *cpu = c->j->cpu;
-	uint64_t page = rip & MMU_PAGE_MASK, gpa;
+	uint64_t page = (rip &= c->rip_mask) & MMU_PAGE_MASK, gpa;
 	const struct tlb_entry *e = tlb_slot(cpu, mmu_code_idx(cpu), rip);
 	bool own = page == (t->rip & MMU_PAGE_MASK);
 	uint32_t live = RF_STATUS, reads = 0;
@@ -132,7 +148,7 @@ uint32_t plan_live_at(struct tr *c, uint64_t rip, unsigned budget)
 		unsigned room = 4096 - (gpa & 0xfff);
 		const uint8_t *p = memory_ptr(cpu->mem, gpa, 1);
 
-		if (!p || !peek(&in, p, MIN(room, 15u)))
+		if (!p || !peek(c, &in, p, MIN(room, 15u)))
 			break;
 		if (own) {
 			t->lo[0] = MIN(t->lo[0], gpa);
@@ -172,7 +188,8 @@ static uint32_t live_behind(struct tr *c)
 
 	if (!(in->flags & INSN_END) || plan_transparent(in))
 		return plan_live_at(c, next, 8);
-	if (!(in->flags & INSN_BRANCH) || in->nopnd != 1 || in->op[0].kind != OPND_REL)
+	if (!(in->flags & INSN_BRANCH) || in->nopnd != 1 || in->op[0].kind != OPND_REL ||
+	    in->opsize == 2)
 		return RF_STATUS;
 	live = plan_live_at(c, next + in->imm, 8);
 	if (in->mnemonic != ZYDIS_MNEMONIC_JMP && in->mnemonic != ZYDIS_MNEMONIC_CALL)
@@ -180,20 +197,49 @@ static uint32_t live_behind(struct tr *c)
 	return live;
 }
 
+static bool same_operand(const ZydisDecodedOperand *a, const ZydisDecodedOperand *b)
+{
+	if (a->type != b->type || a->encoding != b->encoding)
+		return false;
+	return a->type != ZYDIS_OPERAND_TYPE_REGISTER || a->reg.value == b->reg.value ||
+	    ZydisRegisterGetClass(a->reg.value) == ZYDIS_REGCLASS_FLAGS;
+}
+
+/*
+ * Whether 64-bit code means the same by the bytes of a 32-bit instruction, but for
+ * its address. Some have no encoding there (INC 40h, 82h), some become others (ARPL),
+ * and VEX has bits that only 64-bit code looks at.
+ */
+static bool same_in_64(const ZydisDecoder *d64, const struct insn *in,
+    const struct zinsn *z)
+{
+	ZydisDecodedOperand zo[ZYDIS_MAX_OPERAND_COUNT];
+	ZydisDecodedInstruction zi;
+
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(d64, in->bytes, in->len, &zi, zo)) ||
+	    zi.mnemonic != z->zi.mnemonic || zi.length != z->zi.length ||
+	    zi.operand_count != z->zi.operand_count ||
+	    zi.operand_width != z->zi.operand_width)
+		return false;
+	for (unsigned i = 0; i < zi.operand_count; i++)
+		if (!same_operand(&zo[i], &z->zo[i]))
+			return false;
+	return true;
+}
+
 static void decode(struct tr *c)
 {
-	ZydisDecoder d;
+	ZydisDecoder d, d64;
 
-	ZydisDecoderInit(&d, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-	ZydisDecoderEnableMode(&d, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
-	ZydisDecoderEnableMode(&d, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
-	ZydisDecoderEnableMode(&d, ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
+	decoder_init(&d, c->word);
+	decoder_init(&d64, 8);
 	for (unsigned i = 0; i < c->b->n; i++) {
 		const struct insn *in = &c->b->insn[i];
 		struct zinsn *z = &c->z[i];
 
 		z->ok = ZYAN_SUCCESS(ZydisDecoderDecodeFull(&d, in->bytes, in->len, &z->zi,
 		    z->zo));
+		z->copy = z->ok && (c->word == 8 || same_in_64(&d64, in, z));
 	}
 }
 

@@ -19,7 +19,7 @@
 #define JIT_EDGES     (1u << 19)
 #define JIT_TOKENS    (1u << 15)
 #define JIT_PCS       (1u << 22)
-#define JIT_KEYS      12
+#define JIT_KEYS      16
 #define JIT_PAIRS     (64 * KiB) /* bytes of host stack a key, for paired returns */
 #define JIT_GUARD     (64 * KiB)
 #define JIT_TABLE     65536u	 /* indirect jump targets a key */
@@ -30,6 +30,9 @@
 #define KEY_SSE	     8u
 #define KEY_AVX	     16u
 #define KEY_TSD	     32u	/* RDTSC faults */
+#define KEY_COMPAT   64u	/* 32-bit code; FS, GS: flat but for their base */
+#define KEY_FS	     128u
+#define KEY_GS	     256u
 #define KEY_NONE     0xffffffffu /* not for the translator */
 
 struct slot {
@@ -39,7 +42,7 @@ struct slot {
 	uint8_t level;		/* of the guest's mapping, as a shift */
 	uint8_t listed;		/* lists it is in, as bits */
 	uint8_t kind;		/* 'r', 'w' */
-	uint8_t idx;		/* enum mmu_idx */
+	uint8_t idx;		/* enum mmu_idx, IDX_LOW */
 	uint16_t size;		/* bytes reached from the checked address */
 	uint8_t flags : 2;	/* SLOT_ */
 	uint8_t lonely : 6;	/* refills that found no neighbours, at most 4 */
@@ -54,6 +57,9 @@ _Static_assert(offsetof(struct slot, idx) == offsetof(struct slot, kind) + 1, "a
 
 #define SLOT_ABS   1u	/* one constant address: delta is the host address itself */
 #define SLOT_GROUP 2u	/* later accesses of the block rely on this check */
+
+/* Of 32-bit code: addresses from 4 GiB on, to wrap, match neither slot nor range. */
+#define IDX_LOW 4u
 
 /*
  * A large page that the software TLB showed us, or as much of it as one kind of

@@ -8,6 +8,7 @@
 /* Zydis' view of an instruction of the block. */
 struct zinsn {
 	bool ok;
+	bool copy;		/* 64-bit code has the same encoding for it */
 	ZydisDecodedInstruction zi;
 	ZydisDecodedOperand zo[ZYDIS_MAX_OPERAND_COUNT];
 };
@@ -48,6 +49,8 @@ struct tr {
 	uint32_t live_after;	/* flags that must survive what is put after it */
 	uint32_t key;
 	unsigned keyid;
+	unsigned word;		/* bytes of a pointer: 8, in compatibility mode 4 */
+	uint64_t rip_mask;
 	uint32_t live_at[BLOCK_MAX + 1];
 	uint16_t off[BLOCK_MAX + 1]; /* of each instruction from the first */
 	bool uses_fp;
@@ -82,7 +85,12 @@ struct address {
 	bool constant;
 	uint64_t disp;		/* the address itself when constant */
 };
-void address_of(const struct tr *c, struct address *a);
+/* False: the segment or the address size is none of ours. */
+bool address_of(const struct tr *c, struct address *a);
+/* Whether [base + disp] or a sum with an index is computed modulo 4 GiB. */
+bool address_wraps(const struct tr *c, unsigned index, int64_t disp);
+/* Whether it is a plain sum of registers, in the mode's width. */
+bool mem_flat(const struct insn *in);
 uint32_t site_new(struct tr *c);
 /*
  * Checks that size bytes at a may be accessed; *m is then the host's operand. Uses
@@ -96,6 +104,23 @@ bool mem_needs_t0(const struct tr *c, const struct address *a, unsigned size, ch
 void stack_check(struct tr *c, int32_t disp, unsigned size, char kind, struct emem *m);
 /* m becomes a single register, T0, so that T1 is free again. */
 void mem_settle(struct tr *c, struct emem *m);
+
+/* Moves of the width of a pointer. */
+static inline void tr_load(struct tr *c, int reg, struct emem m)
+{
+	emit_m(&c->j->hot, c->word == 8, 0x8b, reg, m, 0);
+}
+
+static inline void tr_store(struct tr *c, struct emem m, int reg)
+{
+	emit_m(&c->j->hot, c->word == 8, 0x89, reg, m, 0);
+}
+
+/* The guest's stack pointer moves; flags stay. */
+static inline void tr_add_sp(struct tr *c, int32_t n)
+{
+	emit_m(&c->j->hot, c->word == 8, 0x8d, H_GSP, emem_base(H_GSP, n), 0);
+}
 
 /* Number of a general register of 8 (low) to 64 bits, or -1. */
 static inline int gpr_of(ZydisRegister r)
@@ -115,6 +140,8 @@ static inline int gpr_of(ZydisRegister r)
 /* insn.c: false: leave it to the interpreter (nothing was emitted). */
 bool tr_generic(struct tr *c);
 bool tr_lea(struct tr *c);
+/* compat.c: an instruction that 64-bit code encodes differently; false as above. */
+bool tr_compat(struct tr *c);
 /* Loads a guest register into a host one, or says which one holds it. */
 int guest_reg(struct tr *c, unsigned guest, int scratch);
 void guest_put(struct tr *c, unsigned guest, int host);

@@ -25,7 +25,7 @@ static bool middle(struct tr *c)
 	case ZYDIS_MNEMONIC_LEAVE:
 		return tr_leave(c);
 	default:
-		return tr_generic(c);
+		return c->z[c->i].copy ? tr_generic(c) : tr_compat(c);
 	}
 }
 
@@ -33,7 +33,7 @@ static void one(struct tr *c)
 {
 	c->in = &c->b->insn[c->i];
 	c->rip = c->t->rip + c->off[c->i];
-	c->next = c->rip + c->in->len;
+	c->next = (c->rip + c->in->len) & c->rip_mask;
 	c->live = c->live_at[c->i];
 	c->live_after = c->live_at[c->i + 1];
 	c->t->pc[c->i] = emit_pc(&c->j->hot) - c->j->code_rx;
@@ -159,6 +159,8 @@ struct trans *translate(struct jit *j, struct block *b, uint64_t rip, unsigned k
 
 	c->j = j, c->t = t, c->b = b;
 	c->keyid = keyid, c->key = j->key[keyid];
+	c->word = c->key & KEY_COMPAT ? 4 : 8;
+	c->rip_mask = c->key & KEY_COMPAT ? UINT32_MAX : ~UINT64_C(0);
 	c->uses_fp = false;
 	*t = (struct trans){ .b = b, .rip = rip, .keyid = keyid, .n = b->n,
 		.pc = j->pcs + j->npcs, .ungrouped = ungroup_has(j, b) };

@@ -183,17 +183,35 @@ def test_closed(flow: Flow):
         power_off(flow, c)
 
 
-def test_tap(flow: Flow):
-    def run(*argv):
-        return subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True).stdout
+def run(*argv):
+    return subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True).stdout
 
-    c = boot(flow, "2,virtio-net,tap77")
+
+def boot_on_tap(flow, card, flavour="cloud"):
+    c = boot(flow, f"2,{card},tap77", flavour)
     # Made and up because bhyve opened it.
     assert ",UP" in run("ip", "link", "show", "tap77")
     run("ip", "addr", "add", "192.0.2.1/24", "dev", "tap77")
     c.sh("killall udhcpc; ip addr add 192.0.2.2/24 dev eth0; ip link set eth0 up")
-    out, code = c.sh("ping -c 3 192.0.2.1")
+    out, code = c.sh("ping -c 3 -W 5 192.0.2.1")
     assert code == 0, out
+    return c
+
+
+def test_e1000(flow: Flow):
+    c = boot_on_tap(flow, "e1000", "amd64")
+    out, _ = c.sh("dmesg | grep 'eth0: .*Link is Up'; cat /sys/class/net/eth0/speed")
+    assert "1000 Mbps Full Duplex" in out and out.split()[-1] == "1000", out
+    with Web("192.0.2.1") as web:
+        transfer(c, web, "192.0.2.1")
+    out, _ = c.sh("cd /sys/class/net/eth0/statistics; cat rx_errors tx_errors rx_crc_errors "
+                  "rx_length_errors; cd /")
+    assert out.split() == ["0"] * 4, out
+    power_off(flow, c)
+
+
+def test_tap(flow: Flow):
+    c = boot_on_tap(flow, "virtio-net")
     with Web("192.0.2.1") as web:
         transfer(c, web, "192.0.2.1")
     refused(flow, "2,virtio-net,tap77", f"tap77 is in use by process {c.child.pid};")
@@ -225,5 +243,5 @@ if __name__ == "__main__":
         if why is not None:
             print("skipped: no network namespace with a tap interface:", why)
             sys.exit(77)
-        main(test_tap)
+        main(test_tap, test_e1000)
     main(test_slirp, test_closed)

@@ -200,7 +200,7 @@ def boot_on_tap(flow, card, flavour="cloud"):
 
 def test_e1000(flow: Flow):
     c = boot_on_tap(flow, "e1000", "amd64")
-    out, _ = c.sh("dmesg | grep 'eth0: .*Link is Up'; cat /sys/class/net/eth0/speed")
+    out, _ = c.sh("dmesg | grep 'NIC Link is Up'; cat /sys/class/net/eth0/speed")
     assert "1000 Mbps Full Duplex" in out and out.split()[-1] == "1000", out
     with Web("192.0.2.1") as web:
         transfer(c, web, "192.0.2.1")

@@ -36,10 +36,11 @@
 #define STALE_NS   (50 * MS)
 /*
  * The library keeps fragments of IP packets for a minute and does not count them:
- * that many bytes in that time are let through.
+ * that many bytes in that time are let through, each with what a buffer costs.
  */
 #define FRAG_NS    (60000 * MS)
 #define FRAG_BYTES (16 * MiB)
+#define FRAG_COST  2048
 
 /* A descriptor of the library, by its number. */
 struct watch {
@@ -424,7 +425,7 @@ static bool too_many_fragments(struct slirp_net *s, size_t len)
 		s->frag_ns = now;
 		s->frag_bytes = 0;
 	}
-	s->frag_bytes += len;
+	s->frag_bytes += len + FRAG_COST;
 	return s->frag_bytes > FRAG_BYTES;
 }
 

@@ -106,13 +106,13 @@ enum { /* exception vectors */
 /*
  * Software TLB. Direct-mapped by virtual page; an entry is valid for an access
  * kind when the kind's tag equals the access's page address (canonical bits
- * included). No tag ever equals TLB_INVALID (not page aligned). host pointer =
+ * included). No tag ever equals TLB_INVALID (not page aligned, nor canonical). host pointer =
  * gva + delta. tag_w is invalid for pages that hold translated code, that are
  * not dirty yet, or are MMIO; MMIO pages are in no fast entry at all.
  */
 #define TLB_BITS    12
 #define TLB_SIZE    (1u << TLB_BITS)
-#define TLB_INVALID UINT64_C(1)
+#define TLB_INVALID (UINT64_C(1) << 56 | 1)
 
 struct tlb_entry {
 	uint64_t tag_r, tag_w, tag_x;

@@ -90,28 +90,30 @@ static void conditional(struct tr *c, uint64_t to)
 	}
 }
 
+/*
+ * Pushes the address of the next instruction. T0 survives when asked for, or is lost.
+ */
 static void push_return(struct tr *c, bool keep_t0)
 {
+	struct address top = { 4, REG_NONE, 1, SEG_DS, c->word, false, -(uint64_t)c->word };
 	struct emit *e = &c->j->hot;
 	int word = (int)c->word;
+	bool imm = word == 4 || (int64_t)c->next == (int32_t)c->next;
 	struct emem m;
 
-	if (keep_t0 && c->live)
+	keep_t0 &= !imm || mem_needs_t0(c, &top, c->word, 'w');
+	if (keep_t0)
 		emit_store(e, emem_at(&c->j->save[0]), H_T0);
 	stack_check(c, -word, word, 'w', &m);
-	if (word == 4 || (int64_t)c->next == (int32_t)c->next) {
+	if (imm) {
 		emit_m(e, word == 8, 0xc7, 0, m, 4);
 		emit32(e, (uint32_t)c->next);
-		if (keep_t0 && c->live)
-			emit_load(e, H_T0, emem_at(&c->j->save[0]));
 	} else {
-		if (keep_t0 && !c->live)
-			emit_store(e, emem_at(&c->j->save[0]), H_T0);
 		emit_const(e, H_T0, c->next);
 		emit_store(e, m, H_T0);
-		if (keep_t0)
-			emit_load(e, H_T0, emem_at(&c->j->save[0]));
 	}
+	if (keep_t0)
+		emit_load(e, H_T0, emem_at(&c->j->save[0]));
 	tr_add_sp(c, -word);
 }
 
@@ -121,8 +123,8 @@ static void return_site(struct tr *c)
 	uint32_t n = edge_new(c, c->next);
 	struct emit *e = &c->j->hot;
 
-	/* Somebody else's return may come here by mistake and needs its flags. */
-	emit_expect(e, c->next, true, c->j->stub_ret_miss[c->keyid]);
+	/* Somebody else's return may come here by mistake. */
+	emit_expect(e, c->next, c->j->exact[c->keyid], c->j->stub_ret_miss[c->keyid]);
 	emit8(e, 0xe9);
 	edge_here(c, n);
 }
@@ -137,6 +139,37 @@ static void call_direct(struct tr *c, uint64_t to)
 		poll_edge(c, n);
 	emit8(e, 0xe8);
 	edge_here(c, n);
+	return_site(c);
+}
+
+/* T0 = target; the return address has been pushed. */
+static void call_indirect(struct tr *c)
+{
+	struct jit *j = c->j;
+	struct emit *e = &j->hot, *cold = &j->cold;
+	struct icall *ic;
+	uint32_t n;
+
+	if (c->live_after) {
+		emit_table_jump(j, e, c->keyid, true);
+		return_site(c);
+		return;
+	}
+	n = j->nicalls++;
+	ic = &j->icalls[n];
+	*ic = (struct icall){ .edge = edge_new(c, 0) };
+	emit_m(e, 1, 0x3b, H_T0, emem_at(&ic->rip), 0);
+	emit8(e, 0x0f), emit8(e, 0x80 | CC_NE);
+	ic->miss = e->p;
+	emit_rel32(e, emit_pc(cold));
+	emit_const(cold, H_T1, n);
+	emit_jmp(cold, j->stub_icall);
+	ic->call = emit_pc(e);
+	emit8(e, 0xe8);
+	edge_here(c, ic->edge);
+	ic->generic = emit_pc(cold);
+	emit_table_jump(j, cold, c->keyid, true);
+	emit_jmp(cold, emit_pc(e));
 	return_site(c);
 }
 
@@ -168,6 +201,7 @@ static bool target_to_t0(struct tr *c)
 
 static bool ret(struct tr *c)
 {
+	struct emit *e = &c->j->hot;
 	int word = (int)c->word;
 	struct emem m;
 
@@ -176,7 +210,41 @@ static bool ret(struct tr *c)
 	stack_check(c, 0, word, 'r', &m);
 	tr_load(c, H_T0, m);
 	tr_add_sp(c, word + (c->in->nopnd ? (uint16_t)c->in->imm : 0));
-	emit8(&c->j->hot, 0xc3);
+	if (!c->live_after || c->j->exact[c->keyid]) {
+		emit8(e, 0xc3);
+		return true;
+	}
+	/* With flags that a return site would lose if the return is not its own. */
+	emit_lea(e, H_RSP, emem_base(H_RSP, 8));
+	emit_poll(c->j, e, true, c->j->stub_dispatch);
+	emit_table_jump(c->j, e, c->keyid, false);
+	return true;
+}
+
+static bool call(struct tr *c, bool rel, uint64_t to)
+{
+	const struct operand *o = &c->in->op[0];
+	bool late = o->kind == OPND_GPR && o->size == c->word && !spilled(o->reg) &&
+	    o->reg != 4;
+
+	if (c->in->stacksize != c->word)
+		return false;
+	if (!c->j->exact[c->keyid] && plan_reads_at(c, c->next)) {
+		emit_const(&c->j->hot, H_T1, site_new(c));
+		emit_jmp(&c->j->hot, c->j->stub_exact);
+		return true;
+	}
+	if (rel) {
+		call_direct(c, to);
+		return true;
+	}
+	if (late)
+		push_return(c, false);
+	if (!target_to_t0(c))
+		return false;
+	if (!late)
+		push_return(c, true);
+	call_indirect(c);
 	return true;
 }
 
@@ -200,18 +268,7 @@ bool tr_branch(struct tr *c)
 		emit_table_jump(c->j, &c->j->hot, c->keyid, false);
 		return true;
 	case ZYDIS_MNEMONIC_CALL:
-		if (in->stacksize != c->word)
-			return false;
-		if (rel) {
-			call_direct(c, to);
-			return true;
-		}
-		if (!target_to_t0(c))
-			return false;
-		push_return(c, true);
-		emit_table_jump(c->j, &c->j->hot, c->keyid, true);
-		return_site(c);
-		return true;
+		return call(c, rel, to);
 	case ZYDIS_MNEMONIC_RET:
 		return ret(c);
 	case ZYDIS_MNEMONIC_JB:

@@ -23,7 +23,7 @@
 static size_t data_size(void)
 {
 	return ROUND_UP(sizeof(struct jit), 4096) + ROUND_UP(JIT_TOKENS, 4096) +
-	    JIT_SITES * sizeof(struct slot);
+	    JIT_SITES * sizeof(struct slot) + JIT_ICALLS * sizeof(struct icall);
 }
 
 static void *anon(size_t size, int flags)
@@ -91,8 +91,9 @@ static int map_arrays(struct jit *j)
 		if (!j->filled[i].v || !j->toks[i & 1].v)
 			return -ENOMEM;
 	}
+	j->sticky.v = anon(STICKY_MAX * sizeof(uint32_t), 0);
 	j->tr = anon(translate_scratch(), 0);
-	if (!j->tr || !j->tokens || !j->sites || !j->trans || !j->edges || !j->pcs || !j->by_page ||
+	if (!j->tr || !j->sticky.v || !j->tokens || !j->sites || !j->trans || !j->edges || !j->pcs || !j->by_page ||
 	    !j->table || !j->pairs)
 		return -ENOMEM;
 	for (unsigned i = 0; i < JIT_KEYS; i++) {
@@ -125,6 +126,7 @@ int cache_create(struct soft_cpu *cpu)
 	j->cpu = cpu;
 	j->tok_valid = region + ROUND_UP(sizeof(struct jit), 4096);
 	j->slots = (struct slot *)(void *)(j->tok_valid + ROUND_UP(JIT_TOKENS, 4096));
+	j->icalls = (struct icall *)(void *)(j->slots + JIT_SITES);
 	j->code_rx = region + data_size();
 	cpu->jit = j;
 	err = map_code(j);
@@ -154,6 +156,7 @@ void cache_destroy(struct jit *j)
 {
 	unmap(j->code_rw, CODE_SIZE);
 	unmap(j->tr, translate_scratch());
+	unmap(j->sticky.v, STICKY_MAX * sizeof(uint32_t));
 	unmap(j->tokens, JIT_TOKENS * sizeof(*j->tokens));
 	unmap(j->sites, JIT_SITES * sizeof(*j->sites));
 	unmap(j->trans, JIT_TRANS * sizeof(*j->trans));
@@ -175,7 +178,7 @@ bool cache_room(const struct jit *j)
 	return j->hot.end - j->hot.p > 32 * 1024 && j->cold.end - j->cold.p > 32 * 1024 &&
 	    j->nsites + 4 * BLOCK_MAX < JIT_SITES && j->ntrans + 2 < JIT_TRANS &&
 	    j->nedges + 8 < JIT_EDGES && j->npcs + BLOCK_MAX + 1 < JIT_PCS &&
-	    j->ntokens + 4 < JIT_TOKENS;
+	    j->ntokens + 4 < JIT_TOKENS && j->nicalls + 2 < JIT_ICALLS;
 }
 
 /*
@@ -196,8 +199,9 @@ void cache_flush(struct jit *j)
 		j->filled[i].n = j->toks[i & 1].n = 0;
 	j->low_globals = false;
 	j->nsites = SITE_FAULT + 1;
-	j->ntrans = j->nedges = j->npcs = j->ntokens = 0;
+	j->ntrans = j->nedges = j->npcs = j->ntokens = j->nicalls = 0;
 	j->linking = EDGE_NONE;
+	j->sticky.n = 0;
 	for (unsigned k = 0; k < j->nkeys; k++) {
 		for (unsigned i = 0; i < JIT_TABLE; i++)
 			j->table[k * JIT_TABLE + i] = j->stub_dispatch;
@@ -302,6 +306,7 @@ void jit_tlb_flush(struct soft_cpu *cpu, bool globals)
 
 	j->epoch++;
 	range_drop_all(j);
+	poly_flush(j);
 	large_flush(j, globals);
 	for (unsigned which = 0; which < (globals ? 2 : 1); which++) {
 		flush_slots(j, which);
@@ -322,6 +327,7 @@ void jit_tlb_flush_page(struct soft_cpu *cpu, uint64_t lin)
 
 	j->epoch++;
 	range_drop_all(j);
+	poly_flush(j);
 	for (unsigned i = 0; i < LARGE_COUNT; i++)
 		if ((j->large[i].tag ^ lin) >> j->large[i].level == 0)
 			j->large[i].tag = 0;
@@ -352,6 +358,7 @@ void jit_drop_write(struct soft_cpu *cpu, uint64_t gpa)
 
 	j->epoch++;
 	range_drop_all(j);
+	poly_flush(j);
 	for (unsigned i = 0; i < LARGE_COUNT; i++)
 		if (j->large[i].tag & 1 &&
 		    host - (j->large[i].start + j->large[i].delta) < j->large[i].len)
@@ -367,11 +374,11 @@ void jit_drop_write(struct soft_cpu *cpu, uint64_t gpa)
  * entered at its beginning, and every translation keeps room for it.
  */
 
-static void edge_patch(struct jit *j, struct edge *e, const uint8_t *to)
+void code_patch(struct jit *j, uint8_t *rel32, const uint8_t *to)
 {
-	int32_t rel = (int32_t)(to - (e->at + j->hot.x + 4));
+	int32_t rel = (int32_t)(to - (rel32 + j->hot.x + 4));
 
-	__atomic_store_n((int32_t *)(void *)e->at, rel, __ATOMIC_RELAXED);
+	__atomic_store_n((int32_t *)(void *)rel32, rel, __ATOMIC_RELAXED);
 }
 
 /* Within a page that is being executed the mapping is known to be good. */
@@ -415,8 +422,22 @@ void edge_link(struct jit *j, struct edge *e, struct trans *to)
 	e->next_in = to->in;
 	to->in = e;
 	if (!e->inlined)
-		edge_patch(j, e, entry);
+		code_patch(j, e->at, entry);
 	j->stats.chains++;
+}
+
+void edge_unlink(struct jit *j, struct edge *e)
+{
+	struct edge **p;
+
+	if (!e->to)
+		return;
+	for (p = &e->to->in; *p != e; p = &(*p)->next_in)
+		;
+	*p = e->next_in;
+	e->to = NULL;
+	e->next_in = NULL;
+	code_patch(j, e->at, e->cold);
 }
 
 void trans_kill(struct jit *j, struct trans *t)
@@ -433,7 +454,7 @@ void trans_kill(struct jit *j, struct trans *t)
 		if (e->inlined)
 			e->at[-1] = 0xe9;
 		e->inlined = false;
-		edge_patch(j, e, e->cold);
+		code_patch(j, e->at, e->cold);
 		j->stats.unchains++;
 	}
 	t->in = NULL;

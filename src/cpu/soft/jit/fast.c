@@ -83,6 +83,8 @@ static void list_slot(struct jit *j, uint32_t site, bool global)
 	struct slot *s = &j->slots[site];
 	unsigned which = (global ? LIST_GLOBAL : 0) | (s->kind == 'w' ? LIST_WRITE : 0);
 
+	if (s->flags & SLOT_STICKY)
+		return;
 	j->low_globals |= global && !(s->start >> 63);
 
 	if (s->listed & 1u << which)
@@ -190,7 +192,7 @@ void jit_miss(struct jit *j, uint32_t site, uint64_t addr)
 	j->stats.slot_misses++;
 	j->miss_site = site;
 	j->miss_addr = addr;
-	if (jit_slot_fill(j, site, addr))
+	if (j->sites[site].refills && jit_slot_fill(j, site, addr))
 		j->miss_to = (uint64_t)(uintptr_t)(j->code_rx + t->pc[j->sites[site].insn]);
 	else
 		j->miss_to = (uint64_t)(uintptr_t)j->stub_slow;

@@ -40,6 +40,7 @@ static uint32_t compat_key(const struct soft_cpu *cpu)
 	return KEY_COMPAT | (unlimited(&cpu->seg[SEG_FS]) ? KEY_FS : 0) |
 	    (unlimited(&cpu->seg[SEG_GS]) ? KEY_GS : 0);
 }
+#define CROSSINGS 32
 
 uint32_t jit_key(const struct soft_cpu *cpu)
 {
@@ -105,6 +106,8 @@ static bool use_key(struct jit *j)
 	if (k == j->nkeys) {
 		j->key[k] = key;
 		j->pair_rsp[k] = j->pair_top[k];
+		/* The interpreter's flags at a return are compared, too. */
+		j->exact[k] = j->lock != NULL;
 		for (unsigned i = 0; i < JIT_TABLE; i++)
 			j->table[k * JIT_TABLE + i] = j->stub_dispatch;
 		j->nkeys++;
@@ -116,7 +119,7 @@ static bool use_key(struct jit *j)
 	return true;
 }
 
-static uint64_t now_ns(void)
+uint64_t jit_now_ns(void)
 {
 	struct timespec ts;
 
@@ -138,9 +141,9 @@ static struct trans *trans_get(struct jit *j, struct block *b)
 		return NULL;
 	if (!cache_room(j))
 		cache_flush(j);
-	start = now_ns();
+	start = jit_now_ns();
 	t = translate(j, b, cpu->rip, j->keyid);
-	j->stats.time_ns += now_ns() - start;
+	j->stats.time_ns += jit_now_ns() - start;
 	if (j->perfmap)
 		fprintf(j->perfmap, "%lx %x guest_%lx\n",
 		    (unsigned long)(uintptr_t)(j->code_rx + t->code), t->code_end - t->code,
@@ -256,6 +259,44 @@ static uint64_t site_rip(const struct site *s)
 	return rip;
 }
 
+/* An indirect call whose target (pushed for already) is not the one it is linked to. */
+const uint8_t *jit_h_icall(struct jit *j, uint32_t icall, uint64_t rip)
+{
+	struct icall *ic = &j->icalls[icall];
+	struct edge *e = &j->edges[ic->edge];
+	uint64_t flushes = j->stats.flushes;
+	const uint8_t *entry;
+
+	j->stats.dispatches++;
+	jit_fpu_save(j);
+	j->cpu->rip = rip;
+	entry = go(j);
+	if (!entry || j->stats.flushes != flushes)
+		return entry;
+	if (++ic->tries > ICALL_TRIES) {
+		code_patch(j, ic->miss, ic->generic);
+		return ic->generic;
+	}
+	edge_unlink(j, e);
+	e->rip = ic->rip = rip;
+	return ic->call;
+}
+
+/*
+ * A call is about to be made whose return address has code that reads flags: from now
+ * on they are kept across calls and returns under this key.
+ */
+const uint8_t *jit_h_exact(struct jit *j, uint32_t site, uint64_t unused)
+{
+	(void)unused;
+	j->cpu->rip = site_rip(&j->sites[site]);
+	jit_fpu_save(j);
+	j->exact[j->keyid] = true;
+	j->stats.exact++;
+	cache_flush(j);
+	return NULL;
+}
+
 static const uint8_t *interpret(struct jit *j, const struct site *site)
 {
 	struct soft_cpu *cpu = j->cpu;
@@ -322,6 +363,17 @@ static const uint8_t *interpret_rest(struct jit *j, const struct site *site)
 	return go_fast(j);
 }
 
+/* One such access takes about a microsecond: is that more than a few percent? */
+static bool too_often(struct trans *t)
+{
+	if (!t->crossings)
+		t->crossed_ns = jit_now_ns();
+	if (++t->crossings < CROSSINGS)
+		return false;
+	t->crossings = 0;
+	return jit_now_ns() - t->crossed_ns < CROSSINGS * UINT64_C(20000);
+}
+
 /*
  * A check for several accesses failed. When its span cannot be had at all, the
  * block is better off without groups.
@@ -336,7 +388,7 @@ static const uint8_t *group_slow(struct jit *j, uint32_t site, uint64_t addr)
 	to = interpret_rest(j, &j->sites[site]);
 	if (j->stats.flushes != flushes || t->dead || jit_slot_fill(j, site, addr))
 		return to;
-	if (++t->crossings < 8)
+	if (!too_often(t))
 		return to;
 	ungroup_set(j, t->b);
 	j->stats.ungrouped++;
@@ -358,6 +410,8 @@ const uint8_t *jit_h_slow(struct jit *j, uint32_t site, uint64_t addr)
 
 	j->stats.slot_slow++;
 	j->cpu->rip = site_rip(s);
+	if (!s->refills)
+		poly_count(j, site);
 	if (j->slots[site].flags & SLOT_GROUP)
 		return group_slow(j, site, addr);
 	to = interpret(j, s);
@@ -483,6 +537,8 @@ void jit_stats(struct soft_cpu *cpu, engine_stat_fn *fn, void *arg)
 	fn(arg, "jit instructions interpreted", s->interpreted);
 	fn(arg, "jit dispatches", s->dispatches);
 	fn(arg, "jit exits at polls", s->exits);
+	fn(arg, "jit calls that return flags", s->exact);
+	fn(arg, "jit sites with a look-up", s->sticky);
 	fn(arg, "jit host faults", s->signals);
 	fn(arg, "jit vector states loaded", s->fpu_loads);
 	fn(arg, "jit vector states saved", s->fpu_saves);

@@ -17,7 +17,8 @@
  * ahead when address - start < limit, at host address = address + delta. A slot
  * covers as much as the guest's mapping and host memory are contiguous. Misses
  * are refilled by a stub from what other misses found on the same page, else from
- * the software TLB by fast.c; what no slot can serve (MMIO,
+ * the software TLB by fast.c; a site that misses all the time gets a look-up of the
+ * TLB of its own (poly.c). What no slot can serve (MMIO,
  * page crossing, stores to code) is done by the interpreter's handler for that one
  * instruction. The check clobbers flags where they are dead, else saves them.
  *
@@ -39,6 +40,12 @@
  * Whoever leaves generated code stores all registers to struct soft_cpu first.
  * Host faults in generated code (#DE, #XM, misaligned SSE) arrive as signals and
  * are turned into "interpret this instruction".
+ *
+ * Arithmetic flags are taken to be dead at returns and indirect calls, as every ABI
+ * has it, unless the code at hand shows otherwise (plan.c): the price of carrying them
+ * through the checks before every RET was a fifth of the time of call-heavy code. A
+ * call whose return address has code that reads flags switches the key to keep them
+ * everywhere; lockstep does that from the start.
  *
  * Liveness of flags may look beyond the block into code it reaches; bytes looked at
  * on the same page are part of the translation's range for invalidation.

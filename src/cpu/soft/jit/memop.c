@@ -70,7 +70,7 @@ uint32_t site_new(struct tr *c)
 	uint32_t n = c->j->nsites++;
 
 	c->j->sites[n] = (struct site){ .t = c->t, .insn = c->i,
-		.retry = c->t->pc[c->i] };
+		.refills = SITE_REFILLS, .retry = c->t->pc[c->i], .base = SITE_T0 };
 	return n;
 }
 
@@ -104,6 +104,12 @@ static bool truncated(const struct tr *c, const struct address *a)
 	return address_wraps(c, a->index, (int32_t)a->disp);
 }
 
+static void guest_move(struct emit *e, int to, int from)
+{
+	if (to != from)
+		emit_mov(e, to, from);
+}
+
 /* T0 = linear address. Flags untouched; T1 may be used. */
 static void emit_address(struct tr *c, const struct address *a)
 {
@@ -116,6 +122,8 @@ static void emit_address(struct tr *c, const struct address *a)
 		m.index = guest_reg(c, a->index, H_T1);
 	if (m.base == H_NONE && m.index == H_NONE)
 		emit_const(e, H_T0, a->disp);
+	else if (m.index == H_NONE && !m.disp && a->addrsize == 8)
+		guest_move(e, H_T0, m.base);
 	else
 		emit_m(e, !truncated(c, a), 0x8d, H_T0, m, 0);
 	if (a->seg != SEG_DS) {
@@ -155,6 +163,13 @@ static void check_constant(struct tr *c, uint64_t addr, unsigned size, char kind
 	*m = emem_base(H_T1, 0);
 }
 
+/* The jump of a check that failed, to what is about to be put into cold. */
+static void emit_miss(struct tr *c, uint32_t site)
+{
+	emit_jcc(&c->j->hot, CC_AE, emit_pc(&c->j->cold));
+	c->j->sites[site].jae = c->j->hot.p - 4 - c->j->code_rw;
+}
+
 /* Host base register + displacement, not T0 or T1. m may be NULL. */
 static uint32_t check_base(struct tr *c, int base, int32_t disp, unsigned size, char kind,
     struct emem *m)
@@ -163,13 +178,15 @@ static uint32_t check_base(struct tr *c, int base, int32_t disp, unsigned size, 
 	uint32_t site = slot_new(c, size, kind, 0);
 	struct slot *s = &c->j->slots[site];
 
+	c->j->sites[site].base = base;
+	c->j->sites[site].disp = disp;
 	if (disp)
 		emit_lea(e, H_T1, emem_base(base, disp));
 	else
 		emit_mov(e, H_T1, base);
 	emit_m(e, 1, 0x2b, H_T1, emem_at(&s->start), 0);
 	emit_m(e, 1, 0x3b, H_T1, emem_at(&s->limit), 0);
-	emit_jcc(e, CC_AE, emit_pc(cold));
+	emit_miss(c, site);
 	emit_lea(cold, H_T0, emem_base(base, disp));
 	cold_tail(c, site);
 	if (!m)
@@ -193,7 +210,7 @@ static uint32_t check_t0(struct tr *c, unsigned size, char kind, struct emem *m)
 	emit_mov(e, H_T1, H_T0);
 	emit_m(e, 1, 0x2b, H_T1, emem_at(&s->start), 0);
 	emit_m(e, 1, 0x3b, H_T1, emem_at(&s->limit), 0);
-	emit_jcc(e, CC_AE, emit_pc(cold));
+	emit_miss(c, site);
 	if (c->live) {
 		emit_flags_put(e);
 		emit_load(e, H_RAX, emem_at(&c->j->rax));

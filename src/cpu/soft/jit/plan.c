@@ -131,18 +131,24 @@ static bool peek(const struct tr *c, struct insn *in, const uint8_t *bytes, unsi
 	}
 }
 
-uint32_t plan_live_at(struct tr *c, uint64_t rip, unsigned budget)
+struct flow {
+	uint32_t reads;		/* flags read before they are written */
+	uint32_t aside;		/* flags of which nothing is known on a way branched off */
+	uint32_t open;		/* flags of which nothing is known */
+};
+
+static struct flow flow_at(struct tr *c, uint64_t rip, unsigned budget)
 {
 	struct trans *t = c->t;
 	const struct soft_cpu *cpu = c->j->cpu;
 	uint64_t page = (rip &= c->rip_mask) & MMU_PAGE_MASK, gpa;
 	const struct tlb_entry *e = tlb_slot(cpu, mmu_code_idx(cpu), rip);
 	bool own = page == (t->rip & MMU_PAGE_MASK);
-	uint32_t live = RF_STATUS, reads = 0;
+	struct flow f = { 0, 0, RF_STATUS };
 	struct insn in;
 
 	if (!own && e->tag_x != page)
-		return RF_STATUS;
+		return f;
 	gpa = (own ? t->page[0] : e->gpa) | (rip & 0xfff);
 	while (budget--) {
 		unsigned room = 4096 - (gpa & 0xfff);
@@ -154,30 +160,99 @@ uint32_t plan_live_at(struct tr *c, uint64_t rip, unsigned budget)
 			t->lo[0] = MIN(t->lo[0], gpa);
 			t->hi[0] = MAX(t->hi[0], gpa + in.len);
 		}
-		reads |= in.flags_read & live;
-		live &= ~killed(&in);
-		if (!live)
-			return reads;
+		f.reads |= in.flags_read & f.open;
+		f.open &= ~killed(&in);
+		if (!f.open)
+			return f;
 		rip += in.len;
 		if (in.flags & INSN_END) {
 			bool rel = in.nopnd == 1 && in.op[0].kind == OPND_REL;
-			uint32_t to;
+			struct flow to;
 
 			if (!rel || !budget)
 				break;
-			to = plan_live_at(c, rip + in.imm, budget / 2);
+			to = flow_at(c, rip + in.imm, budget / 2);
+			f.reads |= f.open & to.reads;
+			f.aside |= f.open & to.aside;
 			if (in.mnemonic == ZYDIS_MNEMONIC_JMP ||
-			    in.mnemonic == ZYDIS_MNEMONIC_CALL)
-				return reads | (live & to);
+			    in.mnemonic == ZYDIS_MNEMONIC_CALL) {
+				f.open &= to.open;
+				return f;
+			}
 			/* conditional: both ways */
-			reads |= live & to;
+			f.aside |= f.open & to.open;
 			budget /= 2;
 		}
 		if ((rip ^ page) & MMU_PAGE_MASK)
 			break;
 		gpa += in.len;
 	}
-	return reads | live;
+	return f;
+}
+
+uint32_t plan_live_at(struct tr *c, uint64_t rip, unsigned budget)
+{
+	struct flow f = flow_at(c, rip, budget);
+
+	return f.reads | f.aside | f.open;
+}
+
+/* Whether code at rip surely reads a flag that it was given. */
+bool plan_reads_at(struct tr *c, uint64_t rip)
+{
+	return flow_at(c, rip, 16).reads != 0;
+}
+
+/* Instructions that are there for their flags. */
+static bool makes_flags(const struct insn *in)
+{
+	switch (in->mnemonic) {
+	case ZYDIS_MNEMONIC_BT:
+	case ZYDIS_MNEMONIC_CLC:
+	case ZYDIS_MNEMONIC_CMC:
+	case ZYDIS_MNEMONIC_CMP:
+	case ZYDIS_MNEMONIC_COMISD:
+	case ZYDIS_MNEMONIC_COMISS:
+	case ZYDIS_MNEMONIC_POPF:
+	case ZYDIS_MNEMONIC_POPFQ:
+	case ZYDIS_MNEMONIC_PTEST:
+	case ZYDIS_MNEMONIC_SAHF:
+	case ZYDIS_MNEMONIC_STC:
+	case ZYDIS_MNEMONIC_TEST:
+	case ZYDIS_MNEMONIC_UCOMISD:
+	case ZYDIS_MNEMONIC_UCOMISS:
+	case ZYDIS_MNEMONIC_VCOMISD:
+	case ZYDIS_MNEMONIC_VCOMISS:
+	case ZYDIS_MNEMONIC_VPTEST:
+	case ZYDIS_MNEMONIC_VTESTPD:
+	case ZYDIS_MNEMONIC_VTESTPS:
+	case ZYDIS_MNEMONIC_VUCOMISD:
+	case ZYDIS_MNEMONIC_VUCOMISS:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/*
+ * Flags at a return or an indirect call, whose target is not known: as every ABI has
+ * it, nobody reads them, unless the block ends with flags made for their own sake that
+ * it did not use itself. What comes back to code that reads flags is seen at the call
+ * (branch.c), and they are kept everywhere from then on.
+ */
+static uint32_t live_outside(const struct tr *c)
+{
+	if (c->j->exact[c->keyid])
+		return RF_STATUS;
+	for (unsigned i = c->b->n - 1; i-- > 0;) {
+		const struct insn *in = &c->b->insn[i];
+
+		if (in->flags_read && !plan_transparent(in))
+			return 0;
+		if (in->flags_written)
+			return makes_flags(in) ? RF_STATUS : 0;
+	}
+	return 0;
 }
 
 static uint32_t live_behind(struct tr *c)
@@ -188,6 +263,9 @@ static uint32_t live_behind(struct tr *c)
 
 	if (!(in->flags & INSN_END) || plan_transparent(in))
 		return plan_live_at(c, next, 8);
+	if (in->mnemonic == ZYDIS_MNEMONIC_RET ||
+	    (in->mnemonic == ZYDIS_MNEMONIC_CALL && in->op[0].kind != OPND_REL))
+		return live_outside(c);
 	if (!(in->flags & INSN_BRANCH) || in->nopnd != 1 || in->op[0].kind != OPND_REL ||
 	    in->opsize == 2)
 		return RF_STATUS;

@@ -20,6 +20,7 @@
 #define JIT_TOKENS    (1u << 15)
 #define JIT_PCS       (1u << 22)
 #define JIT_KEYS      16
+#define JIT_ICALLS    (1u << 16)
 #define JIT_PAIRS     (64 * KiB) /* bytes of host stack a key, for paired returns */
 #define JIT_GUARD     (64 * KiB)
 #define JIT_TABLE     65536u	 /* indirect jump targets a key */
@@ -44,8 +45,8 @@ struct slot {
 	uint8_t kind;		/* 'r', 'w' */
 	uint8_t idx;		/* enum mmu_idx, IDX_LOW */
 	uint16_t size;		/* bytes reached from the checked address */
-	uint8_t flags : 2;	/* SLOT_ */
-	uint8_t lonely : 6;	/* refills that found no neighbours, at most 4 */
+	uint8_t flags : 3;	/* SLOT_ */
+	uint8_t lonely : 5;	/* refills that found no neighbours, at most 4 */
 	uint8_t tries;
 };
 _Static_assert(sizeof(struct slot) == 32, "two to a cache line");
@@ -60,6 +61,7 @@ _Static_assert(offsetof(struct slot, idx) == offsetof(struct slot, kind) + 1, "a
 
 /* Of 32-bit code: addresses from 4 GiB on, to wrap, match neither slot nor range. */
 #define IDX_LOW 4u
+#define SLOT_STICKY 4u	/* see poly.c */
 
 /*
  * A large page that the software TLB showed us, or as much of it as one kind of
@@ -102,10 +104,19 @@ struct lockstep;
 struct site {
 	struct trans *t;
 	uint16_t insn;
-	uint16_t pad;
+	uint16_t refills;	/* until the site gets its own look-up */
 	uint32_t retry;		/* where the instruction begins, from code_rx */
+	uint32_t jae;		/* the check's rel32, from code_rw; 0: none */
+	int32_t disp;		/* the address, if base is not SITE_T0 */
+	uint32_t since;		/* when counting refills began, in microseconds */
+	uint8_t base;		/* host register */
 };
-_Static_assert(sizeof(struct site) == 16, "the stub indexes by shifting");
+_Static_assert(sizeof(struct site) == 32, "the stub indexes by shifting");
+#define SITE_SHIFT   5
+#define SITE_T0	     0xffu	/* the address is in T0 */
+#define SITE_REFILLS 32
+#define SITE_BUSY_US 64		/* they took no longer: worth a look-up of its own */
+#define STICKY_MAX   1024u
 
 /* A direct jump: where its rel32 is and what it shows when it is not linked. */
 struct edge {
@@ -117,6 +128,20 @@ struct edge {
 	uint64_t rip;		/* target */
 	bool inlined;		/* its jump is left out: to follows from */
 };
+
+/*
+ * An indirect call: the target it is linked to by its edge, compared at the site. Who
+ * has many targets is sent to the table instead.
+ */
+struct icall {
+	uint64_t rip;		/* target that may take the edge */
+	uint8_t *miss;		/* the rel32, as written, that leads elsewhere */
+	uint8_t *call;		/* the call through the edge */
+	uint8_t *generic;	/* the call through the table */
+	uint32_t edge;
+	uint32_t tries;
+};
+#define ICALL_TRIES 4
 
 struct token {
 	uint64_t va, gpa;
@@ -142,7 +167,8 @@ struct trans {
 	uint8_t keyid;
 	bool dead;
 	bool ungrouped, uses_fp;
-	uint8_t crossings;
+	uint8_t crossings;	/* groups that had no slot, since crossed_ns */
+	uint64_t crossed_ns;
 	uint32_t live_in;	/* RF_STATUS bits it may read */
 };
 
@@ -155,7 +181,7 @@ struct jit_stats {
 	uint64_t translations, insns, bytes, cold_bytes, chains, unchains, slot_misses,
 	    slot_slow, fallbacks, dispatches, ret_misses,
 	    token_misses, invalidations, flushes, fpu_loads, fpu_saves, time_ns,
-	    exits, signals, interpreted, ungrouped, group_misses, compared;
+	    exits, signals, interpreted, ungrouped, group_misses, compared, exact, sticky;
 };
 
 struct jit {
@@ -165,7 +191,7 @@ struct jit {
 	uint64_t save[8];	/* of fast stubs */
 	uint64_t rax;		/* while flags are held in AX */
 	uint64_t ptr_miss, ptr_slow, ptr_interp, ptr_link, ptr_dispatch, ptr_poll,
-	    ptr_fpu;
+	    ptr_fpu, ptr_icall, ptr_exact;
 	uint8_t fpu_loaded;
 	uint8_t pad[7];
 	uint32_t miss_site;
@@ -183,7 +209,7 @@ struct jit {
 
 	uint8_t *stub_enter, *stub_miss, *stub_slow, *stub_interp, *stub_link,
 	    *stub_dispatch, *stub_poll, *stub_under[JIT_KEYS], *stub_ret_miss[JIT_KEYS],
-	    *stub_fpu;
+	    *stub_fpu, *stub_icall, *stub_exact;
 
 	uint8_t *region;	/* reserved stretch */
 	size_t region_size;
@@ -197,6 +223,9 @@ struct jit {
 	uint32_t ntokens;
 	int32_t tok_hash[4096];
 	struct slot *slots;
+	struct icall *icalls;
+	uint32_t nicalls;
+	bool exact[JIT_KEYS];	/* flags pass calls and returns: see plan.c */
 	struct site *sites;
 	uint32_t nsites;
 	struct trans *trans;
@@ -211,6 +240,7 @@ struct jit {
 	struct range range[RANGE_COUNT];
 	struct list filled[4];	/* slots with limit != 0, by LIST_ bits */
 	bool low_globals;	/* a global page in the lower half was seen */
+	struct list sticky;	/* sites */
 	struct list toks[2];	/* valid tokens, likewise */
 	struct tr *tr;		/* the translation in the making */
 	uint8_t ungroup[8192];	/* hash of blocks to be translated without groups */
@@ -251,8 +281,13 @@ int32_t token_get(struct jit *j, uint64_t va, uint64_t gpa, unsigned keyid);
 void token_validate(struct jit *j, int32_t tok, bool global);
 void trans_kill(struct jit *j, struct trans *t);
 void edge_link(struct jit *j, struct edge *e, struct trans *to);
+void edge_unlink(struct jit *j, struct edge *e);
+void code_patch(struct jit *j, uint8_t *rel32, const uint8_t *to);
 /* Whether `to` follows the edge being linked; then it takes the place of its jump. */
 bool edge_inline(struct jit *j, const struct trans *to);
+
+/* Room that cold code made after its translation asks for. */
+#define ENTRY_MAX 512
 
 /* stubs.c */
 void stubs_make(struct jit *j);
@@ -279,8 +314,15 @@ const uint8_t *jit_h_interp(struct jit *j, uint32_t site, uint64_t unused);
 const uint8_t *jit_h_link(struct jit *j, uint32_t edge, uint64_t unused);
 const uint8_t *jit_h_dispatch(struct jit *j, uint32_t unused, uint64_t rip);
 const uint8_t *jit_h_poll(struct jit *j, uint32_t edge, uint64_t unused);
+const uint8_t *jit_h_icall(struct jit *j, uint32_t icall, uint64_t rip);
+const uint8_t *jit_h_exact(struct jit *j, uint32_t site, uint64_t unused);
 uint32_t jit_key(const struct soft_cpu *cpu);
 void jit_fpu_save(struct jit *j);
+uint64_t jit_now_ns(void);
+
+/* poly.c */
+void poly_count(struct jit *j, uint32_t site);
+void poly_flush(struct jit *j);
 
 /* fast.c: integer registers only. Sets j->miss_to. */
 void range_drop_all(struct jit *j);

@@ -186,6 +186,13 @@ static void make_refill(struct jit *j, struct emit *e, const uint8_t *slow)
 	emit_r(e, 1, 0x03, H_RSI, H_RAX);
 	emit_m(e, 1, 0x3b, H_RDX, field(H_RSI, offsetof(struct range, tag)), 0);
 	emit_jcc(e, CC_NE, slow);
+	/* rax = site */
+	emit_r(e, 0, 0x8b, H_RAX, H_T1);
+	shift(e, 1, SHL, H_RAX, SITE_SHIFT);
+	emit_m(e, 1, 0x03, H_RAX, emem_at(&j->sites), 0);
+	emit8(e, 0x66); /* sub word [], 1 */
+	emit_m(e, 0, 0x83, 5, field(H_RAX, offsetof(struct site, refills)), 1), emit8(e, 1);
+	emit_jcc(e, CC_E, slow);
 	/* Already in the list it would be in, and not SLOT_ABS. */
 	movzx(e, 1, H_RAX, field(H_RCX, offsetof(struct slot, listed)));
 	emit_m(e, 0, 0x84, H_RAX, field(H_RSI, offsetof(struct range, list)), 0);
@@ -211,7 +218,7 @@ static void make_refill(struct jit *j, struct emit *e, const uint8_t *slow)
 	emit_m(e, 0, 0x88, H_RAX, field(H_RCX, offsetof(struct slot, level)), 0);
 	/* T1 = code_rx + sites[T1].retry */
 	emit_r(e, 0, 0x8b, H_RAX, H_T1);
-	shift(e, 1, SHL, H_RAX, 4);
+	shift(e, 1, SHL, H_RAX, SITE_SHIFT);
 	emit_m(e, 1, 0x03, H_RAX, emem_at(&j->sites), 0);
 	emit_m(e, 0, 0x8b, H_RAX, field(H_RAX, offsetof(struct site, retry)), 0);
 	emit_lea(e, H_T1, emem_at(j->code_rx));
@@ -265,6 +272,8 @@ void stubs_make(struct jit *j)
 	j->ptr_link = (uint64_t)(uintptr_t)jit_h_link;
 	j->ptr_dispatch = (uint64_t)(uintptr_t)jit_h_dispatch;
 	j->ptr_poll = (uint64_t)(uintptr_t)jit_h_poll;
+	j->ptr_icall = (uint64_t)(uintptr_t)jit_h_icall;
+	j->ptr_exact = (uint64_t)(uintptr_t)jit_h_exact;
 	j->ptr_fpu = (uint64_t)(uintptr_t)jit_fpu_load;
 	make_enter(j, e);
 	slow = make_slow(j, e, &j->ptr_slow);
@@ -273,6 +282,8 @@ void stubs_make(struct jit *j)
 	j->stub_link = make_slow(j, e, &j->ptr_link);
 	j->stub_dispatch = make_slow(j, e, &j->ptr_dispatch);
 	j->stub_poll = make_slow(j, e, &j->ptr_poll);
+	j->stub_icall = make_slow(j, e, &j->ptr_icall);
+	j->stub_exact = make_slow(j, e, &j->ptr_exact);
 	make_miss(j, e);
 	j->stub_fpu = make_fast(j, e, &j->ptr_fpu);
 	emit8(e, 0xc3);
@@ -323,8 +334,6 @@ static void check_tokens(struct jit *j, struct emit *e, const struct trans *t, b
  * Made when first needed. When cold memory is short they are not made, and their users
  * go the long way until the next translation empties the cache.
  */
-#define ENTRY_MAX 512
-
 void entry_tok_make(struct jit *j, struct trans *t)
 {
 	struct emit *e = &j->cold;

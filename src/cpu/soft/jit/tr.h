@@ -68,6 +68,7 @@ bool plan_transparent(const struct insn *in);
 void plan(struct tr *c);
 /* Flags that code at rip may read before writing, as far as can be seen. */
 uint32_t plan_live_at(struct tr *c, uint64_t rip, unsigned budget);
+bool plan_reads_at(struct tr *c, uint64_t rip);
 
 /* group.c */
 void group_plan(struct tr *c);

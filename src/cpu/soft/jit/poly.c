@@ -1,0 +1,107 @@
+/*
+ * Access sites that walk over many pages: after some refills of its slot a site gets a
+ * look-up of the software TLB of its own, which also refills the slot.
+ *
+ * The slots of such sites are "sticky": never in the lists by kind, but in one of their
+ * own, all of which every flush empties.
+ */
+#include "cpu/soft/jit/priv.h"
+
+_Static_assert(sizeof(struct tlb_entry) == 64, "indexed by shifting");
+
+static size_t tag_at(const struct slot *s)
+{
+	return s->idx * TLB_SIZE * sizeof(struct tlb_entry) + (s->kind == 'w' ?
+	    offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r));
+}
+
+static size_t delta_at(const struct slot *s)
+{
+	return s->idx * TLB_SIZE * sizeof(struct tlb_entry) +
+	    offsetof(struct tlb_entry, delta);
+}
+
+/* start and delta of the slot from the entry at T1, by way of reg. */
+static void copy(struct emit *e, struct slot *s, int reg)
+{
+	emit_load(e, reg, emem_base(H_T1, (int32_t)tag_at(s)));
+	emit_store(e, emem_at(&s->start), reg);
+	emit_load(e, reg, emem_base(H_T1, (int32_t)delta_at(s)));
+	emit_store(e, emem_at(&s->delta), reg);
+}
+
+static void xor_tag(struct emit *e, const struct slot *s)
+{
+	emit_m(e, 1, 0x33, H_T0, emem_base(H_T1, (int32_t)tag_at(s)), 0);
+}
+
+static void emit_lookup(struct jit *j, struct emit *e, uint32_t site, const uint8_t *miss,
+    const uint8_t *back)
+{
+	const struct site *at = &j->sites[site];
+	struct slot *s = &j->slots[site];
+	uint8_t *hit;
+
+	if (at->base != SITE_T0)
+		emit_lea(e, H_T0, emem_base(at->base, at->disp));
+	/* T1 = entry; T0 becomes the offset in the page if it is the right one. */
+	emit_mov(e, H_T1, H_T0);
+	emit_r(e, 1, 0xc1, 5, H_T1), emit8(e, 6);	/* shr */
+	emit_r(e, 0, 0x81, 4, H_T1);			/* and */
+	emit32(e, (TLB_SIZE - 1) * (uint32_t)sizeof(struct tlb_entry));
+	emit_m(e, 1, 0x03, H_T1, emem_at(&j->cpu->tlb), 0);
+	xor_tag(e, s);
+	emit_r(e, 1, 0x81, 7, H_T0), emit32(e, 4096 - s->size); /* cmp */
+	hit = emit_short(e, 0x76);			/* jbe */
+	xor_tag(e, s);
+	emit_jmp(e, miss);
+	emit_here(e, hit);
+	if (at->base == SITE_T0) {
+		xor_tag(e, s);
+		emit_store(e, emem_at(&j->save[5]), H_RCX);
+		copy(e, s, H_RCX);
+		emit_load(e, H_RCX, emem_at(&j->save[5]));
+	} else {
+		copy(e, s, H_T0);
+	}
+	emit_m(e, 1, 0xc7, 0, emem_at(&s->limit), 4);	/* mov */
+	emit32(e, 4096 - s->size + 1);
+	emit_jmp(e, back);
+}
+
+static void make(struct jit *j, uint32_t site)
+{
+	struct site *at = &j->sites[site];
+	struct slot *s = &j->slots[site];
+	struct emit *e = &j->cold;
+	uint8_t *rel = j->code_rw + at->jae, *start = emit_pc(e);
+	int32_t old;
+
+	if (!at->jae || s->idx & IDX_LOW || s->flags & (SLOT_ABS | SLOT_STICKY) ||
+	    j->sticky.n == STICKY_MAX || e->end - e->p < ENTRY_MAX)
+		return;
+	memcpy(&old, rel, 4);
+	emit_lookup(j, e, site, rel + j->hot.x + 4 + old, rel + j->hot.x + 4);
+	code_patch(j, rel, start);
+	s->flags |= SLOT_STICKY;
+	j->sticky.v[j->sticky.n++] = site;
+	j->stats.sticky++;
+}
+
+/* The site has used up its refills. */
+void poly_count(struct jit *j, uint32_t site)
+{
+	struct site *at = &j->sites[site];
+	uint32_t now = (uint32_t)(jit_now_ns() / 1000);
+
+	if (now - at->since <= SITE_BUSY_US)
+		make(j, site);
+	at->since = now;
+	at->refills = SITE_REFILLS;
+}
+
+void poly_flush(struct jit *j)
+{
+	for (uint32_t i = 0; i < j->sticky.n; i++)
+		j->slots[j->sticky.v[i]].limit = 0;
+}

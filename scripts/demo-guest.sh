@@ -78,6 +78,7 @@ dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$tree/kernel" --wildcards \
 	'./lib/modules/*/kernel/drivers/block/virtio*' './lib/modules/*/kernel/drivers/ata/*' \
 	'./lib/modules/*/kernel/drivers/scsi/s*' './lib/modules/*/kernel/drivers/cdrom/*' \
 	'./lib/modules/*/kernel/drivers/char/hw_random/*' \
+	'./lib/modules/*/kernel/drivers/acpi/button*' './lib/modules/*/kernel/drivers/input/evdev*' \
 	'./lib/modules/*/kernel/drivers/net/*failover*' \
 	'./lib/modules/*/kernel/drivers/net/virtio*' \
 	'./lib/modules/*/kernel/drivers/net/ethernet/intel/e1000/*' './lib/modules/*/kernel/net/core/*' \
@@ -122,7 +123,7 @@ add_module() {
 	printf '%s.ko\n' "$name" >>"$order"
 }
 for module in virtio_pci virtio_blk virtio_rng virtio_net e1000 crc32c_generic ext4 ahci sd_mod \
-	sr_mod isofs; do
+	sr_mod isofs button evdev; do
 	add_module "$module"
 done
 
@@ -134,6 +135,7 @@ END
 cat >"$root/etc/inittab" <<'END'
 ::sysinit:/etc/rc
 ttyS0::once:/etc/session
+::once:/etc/button
 ::restart:/bin/init
 ::shutdown:/bin/umount -r /mnt /cdrom 2>/dev/null
 END
@@ -179,6 +181,16 @@ bound | renew)
 	;;
 esac
 END
+# The ACPI power button: a key on an input device of its own.
+cat >"$root/etc/button" <<'END'
+#!/bin/sh
+export PATH=/bin
+for event in /sys/class/input/event*; do
+	if [ "$(cat "$event/device/name")" = "Power Button" ]; then
+		head -c 1 "/dev/input/${event##*/}" >/dev/null && exec poweroff
+	fi
+done
+END
 cat >"$root/etc/session" <<'END'
 #!/bin/sh
 export PATH=/bin HOME=/root TERM=linux PS1='\h# '
@@ -196,7 +208,8 @@ sh
 poweroff
 END
 printf 'root:x:0:0:root:/root:/bin/sh\n' >"$root/etc/passwd"
-chmod 755 "$root/init" "$root/etc/rc" "$root/etc/session" "$root/etc/lease"
+chmod 755 "$root/init" "$root/etc/rc" "$root/etc/session" "$root/etc/lease" \
+	"$root/etc/button"
 (cd "$root" && find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --quiet | gzip -1) \
 	>"$out/initrd.img"
 

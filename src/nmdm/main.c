@@ -150,19 +150,45 @@ static int create(const struct nmdm_path *p, const struct options *o)
 	return error;
 }
 
+/* What a keeper left that was killed. 0, or -EBUSY: the pair is kept. */
+static int remove_stale(const struct nmdm_path *p)
+{
+	char state[PATH_MAX], link[PATH_MAX], target[16];
+	int error = nmdm_state_file(p, state), fd;
+
+	if (error != 0)
+		return error;
+	fd = open(state, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return -errno;
+	error = nmdm_lock(fd, NMDM_KEEPER);
+	for (int end = NMDM_A; error == 0 && end < NMDM_ENDS; end++) {
+		nmdm_link(p, (enum nmdm_end)end, link);
+		if (readlink(link, target, sizeof(target)) > 9 &&
+		    strncmp(target, "/dev/pts/", 9) == 0)
+			(void)unlink(link);
+	}
+	if (error == 0)
+		(void)unlink(state);
+	close(fd);
+	return error;
+}
+
 static int destroy(const struct nmdm_path *p, const struct options *o)
 {
 	pid_t pid = nmdm_holder(p, NMDM_KEEPER);
 
 	(void)o;
 	if (pid == 0) {
+		if (remove_stale(p) == 0)
+			return 0;
 		log_error(
 		    "there is no null modem %s in %s; \"nmdm list\" shows those "
 		    "that are there",
 		    p->pair, p->dir);
 		return -ENOENT;
 	}
-	if (pid < 0 || kill(pid, SIGTERM) != 0) {
+	if (pid < 0 || kill(pid, SIGINT) != 0) {
 		log_error("%s: the process that keeps it cannot be ended: %s",
 		    p->pair, pid < 0 ? "it is not known" : strerror(errno));
 		return -EPERM;
@@ -189,6 +215,14 @@ static void list_end(const struct nmdm_path *p, enum nmdm_end end)
 	printf("%-28s %s\n", link, who);
 }
 
+static void list_pair(const struct nmdm_path *p)
+{
+	if (nmdm_holder(p, NMDM_KEEPER) == 0)
+		return;
+	list_end(p, NMDM_A);
+	list_end(p, NMDM_B);
+}
+
 static int list(struct nmdm_path *p)
 {
 	char path[PATH_MAX];
@@ -208,10 +242,7 @@ static int list(struct nmdm_path *p)
 			continue;
 		snprintf(
 		    p->pair, sizeof(p->pair), "%.*s", NMDM_PAIR_MAX, entry->d_name);
-		if (nmdm_holder(p, NMDM_KEEPER) == 0)
-			continue;
-		list_end(p, NMDM_A);
-		list_end(p, NMDM_B);
+		list_pair(p);
 	}
 	closedir(dir);
 	return 0;
@@ -247,6 +278,7 @@ int main(int argc, char **argv)
 	struct nmdm_path p;
 	const char *command = argc > 1 ? argv[1] : "";
 	bool makes = strcmp(command, "create") == 0;
+	bool lists = strcmp(command, "list") == 0;
 	int status = 0;
 
 	log_init("nmdm");
@@ -259,15 +291,14 @@ int main(int argc, char **argv)
 		puts("nmdm " BHYVE_VERSION);
 		return 0;
 	}
-	if (!makes && strcmp(command, "destroy") != 0 &&
-	    strcmp(command, "list") != 0) {
+	if (!makes && !lists && strcmp(command, "destroy") != 0) {
 		log_error("\"%s\" is not a command", command);
 		return usage();
 	}
 	status = parse(&o, argc, argv);
 	if (status != EX_OK)
 		return status;
-	if (strcmp(command, "list") == 0)
+	if (lists)
 		return nmdm_parse_pair(&p, "0", o.dir) == 0 && list(&p) == 0 ? 0
 									     : 1;
 	if (optind == argc || (o.foreground && optind + 1 < argc)) {

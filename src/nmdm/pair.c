@@ -62,6 +62,7 @@ struct pair {
 	char state[PATH_MAX];
 	int state_fd, inotify, signals;
 	bool temporary;
+	bool ending; /* temporary and told to end: once an end is closed */
 	uint64_t closed_since; /* both ends, 0: one is open */
 };
 
@@ -332,18 +333,34 @@ static int step(struct pair *p)
 	return error;
 }
 
+/*
+ * SIGTERM also comes when systemd stops the unit of a guest, which then shuts down
+ * and still speaks: its pair goes after it.
+ */
+static bool told_to_end(struct pair *p)
+{
+	bool both = p->ends[NMDM_A].open && p->ends[NMDM_B].open;
+	struct signalfd_siginfo si;
+
+	while (read(p->signals, &si, sizeof(si)) > 0) {
+		if (si.ssi_signo == SIGINT || !p->temporary)
+			return true;
+		p->ending = true;
+	}
+	return p->ending && !both &&
+	       nmdm_holder(p->path, NMDM_USER + NMDM_A) == 0 &&
+	       nmdm_holder(p->path, NMDM_USER + NMDM_B) == 0;
+}
+
 static int serve(struct pair *p)
 {
 	int error = 0;
 
 	while (error == 0) {
-		struct signalfd_siginfo si;
-
 		note_closed(p);
 		error = step(p);
-		if (read(p->signals, &si, sizeof(si)) > 0)
-			break;
-		if (p->closed_since != 0 && now_ms() >= p->closed_since + AWAY_MS)
+		if (told_to_end(p) ||
+		    (p->closed_since != 0 && now_ms() >= p->closed_since + AWAY_MS))
 			break;
 	}
 	return error;

@@ -440,6 +440,15 @@ def test_killed_keeper(flow: Flow):
     assert guest.wait() == 1
     os.close(b)
     gone(flow)
+    # Or what it left is removed by hand.
+    assert flow.run(NMDM, "create", flow.pair)[0] == 0
+    keeper = subprocess.check_output(["pgrep", "-f", f"nmdm create {flow.pair}"], text=True)
+    os.kill(int(keeper), signal.SIGKILL)
+    wait_for("the keeper ends", lambda: "process" not in flow.run(NMDM, "list")[1])
+    wait_for("its locks end", lambda: flow.run(NMDM, "list")[1] == "")
+    code, out = flow.run(NMDM, "destroy", flow.pair)
+    assert code == 0 and out == "", out
+    assert os.listdir(flow.nmdm) == [".nmdm"]
 
 
 def test_own_directory(flow: Flow):

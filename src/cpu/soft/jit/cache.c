@@ -257,7 +257,7 @@ void token_validate(struct jit *j, int32_t tok, bool global)
 }
 
 /* The mapping of a page is in doubt: so are the return sites of its key. */
-static void token_drop(struct jit *j, uint32_t n)
+void token_drop(struct jit *j, uint32_t n)
 {
 	unsigned k = j->tokens[n].keyid;
 
@@ -371,14 +371,26 @@ void jit_drop_write(struct soft_cpu *cpu, uint64_t gpa)
 /*
  * Links. An inlined edge has no jump: its target was translated right behind it, over
  * the jump. When the target dies its first bytes become that jump: dead code is not
- * entered at its beginning, and every translation keeps room for it.
+ * entered at its beginning, and every translation keeps room for it. A jump of its own
+ * that began there is not patched any more.
  */
+
+#define JUMP_LEN 5 /* e9 rel32 */
 
 void code_patch(struct jit *j, uint8_t *rel32, const uint8_t *to)
 {
 	int32_t rel = (int32_t)(to - (rel32 + j->hot.x + 4));
 
 	__atomic_store_n((int32_t *)(void *)rel32, rel, __ATOMIC_RELAXED);
+}
+
+static void edge_patch(struct jit *j, struct edge *e, const uint8_t *to)
+{
+	const struct trans *from = e->from;
+
+	/* Where this jump began there is another edge's now: see above. */
+	if (!from->headless || e->at >= j->code_rw + from->code + JUMP_LEN)
+		code_patch(j, e->at, to);
 }
 
 /* Within a page that is being executed the mapping is known to be good. */
@@ -399,10 +411,10 @@ bool edge_inline(struct jit *j, const struct trans *to)
 	e = &j->edges[j->linking];
 	if (e->to || e->from->dead || e->rip != to->rip || !edge_direct(e, to) ||
 	    e->at + 4 != j->hot.p || e->at[-1] != 0xe9 ||
-	    e->from->code_end - e->from->code < 2 * 5)
+	    e->from->code_end - e->from->code < 2 * JUMP_LEN)
 		return false;
-	j->hot.p -= 5;
-	e->from->code_end -= 5;
+	j->hot.p -= JUMP_LEN;
+	e->from->code_end -= JUMP_LEN;
 	e->inlined = true;
 	return true;
 }
@@ -422,7 +434,7 @@ void edge_link(struct jit *j, struct edge *e, struct trans *to)
 	e->next_in = to->in;
 	to->in = e;
 	if (!e->inlined)
-		code_patch(j, e->at, entry);
+		edge_patch(j, e, entry);
 	j->stats.chains++;
 }
 
@@ -437,7 +449,7 @@ void edge_unlink(struct jit *j, struct edge *e)
 	*p = e->next_in;
 	e->to = NULL;
 	e->next_in = NULL;
-	code_patch(j, e->at, e->cold);
+	edge_patch(j, e, e->cold);
 }
 
 void trans_kill(struct jit *j, struct trans *t)
@@ -451,10 +463,12 @@ void trans_kill(struct jit *j, struct trans *t)
 		next = e->next_in;
 		e->to = NULL;
 		e->next_in = NULL;
-		if (e->inlined)
+		if (e->inlined) {
 			e->at[-1] = 0xe9;
+			t->headless = true;
+		}
 		e->inlined = false;
-		code_patch(j, e->at, e->cold);
+		edge_patch(j, e, e->cold);
 		j->stats.unchains++;
 	}
 	t->in = NULL;

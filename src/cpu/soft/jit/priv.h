@@ -166,6 +166,7 @@ struct trans {
 	uint16_t n;
 	uint8_t keyid;
 	bool dead;
+	bool headless;		/* dead, its beginning overwritten: cache.c, links */
 	bool ungrouped, uses_fp;
 	uint8_t crossings;	/* groups that had no slot, since crossed_ns */
 	uint64_t crossed_ns;
@@ -249,6 +250,8 @@ struct jit {
 	FILE *perfmap;
 
 	unsigned threshold;
+	uint32_t shake, shake_left; /* every so many calls of helpers; 0: never */
+	uint64_t shake_seed;
 	struct lockstep *lock;	/* NULL: nothing is compared */
 	struct jit_stats stats;
 };
@@ -279,6 +282,7 @@ void cache_flush(struct jit *j);
 bool cache_room(const struct jit *j);
 int32_t token_get(struct jit *j, uint64_t va, uint64_t gpa, unsigned keyid);
 void token_validate(struct jit *j, int32_t tok, bool global);
+void token_drop(struct jit *j, uint32_t tok);
 void trans_kill(struct jit *j, struct trans *t);
 void edge_link(struct jit *j, struct edge *e, struct trans *to);
 void edge_unlink(struct jit *j, struct edge *e);
@@ -329,6 +333,19 @@ void range_drop_all(struct jit *j);
 void jit_miss(struct jit *j, uint32_t site, uint64_t addr);
 bool jit_slot_fill(struct jit *j, uint32_t site, uint64_t addr);
 void jit_fpu_load(struct jit *j);
+
+/* shake.c: between two blocks (true: edges are gone); after an instruction of t. */
+bool shake_between(struct jit *j);
+void shake_within(struct jit *j, struct trans *t);
+/* Of fast.c: forgets some slots. */
+void shake_slots(struct jit *j);
+static inline bool shake_due(struct jit *j)
+{
+	if (likely(!j->shake) || --j->shake_left)
+		return false;
+	j->shake_left = j->shake;
+	return true;
+}
 
 /* signal.c */
 int jit_signals_on(struct jit *j);

@@ -1,0 +1,83 @@
+/* The translator's bookkeeping of code: links and what becomes of them. */
+#include <string.h>
+
+#include "cpu/soft/jit/priv.h"
+#include "lib/config.h"
+#include "soft_fixture.h"
+
+static struct fixture f;
+static struct config *config;
+
+static int setup(void **state)
+{
+	(void)state;
+	config = config_new();
+	assert_non_null(config);
+	assert_int_equal(config_set(config, "cpu.tier", "jit"), 0);
+	fixture_new_with(&f, 1, config);
+	assert_int_equal(engine_soft.thread_start(f.vcpu[0]), 0);
+	fixture_state(&f, 0, LONG);
+	for (uint64_t a = 0; a < RAM_SIZE; a += 0x200000)
+		fixture_map(&f, a, a, 21, 3);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	engine_soft.thread_stop(f.vcpu[0]);
+	fixture_free(&f);
+	config_free(config);
+	return 0;
+}
+
+static void run(void)
+{
+	f.cpu->halted = false;
+	f.cpu->rip = CODE;
+	f.cpu->gpr[GPR_RAX] = f.cpu->gpr[GPR_RCX] = f.cpu->gpr[GPR_RDX] = 5;
+	assert_int_equal(engine_soft.run(f.vcpu[0]), ENGINE_HALT);
+	assert_int_equal(f.cpu->gpr[GPR_RAX], 0x1234567812345678);
+	assert_int_equal(f.cpu->gpr[GPR_RCX], 0);
+	assert_int_equal(f.cpu->gpr[GPR_RDX], 0);
+}
+
+/*
+ * A block that follows its predecessor without a jump dies, and so does the one it
+ * jumps to: its own jump must not be taken back where the predecessor's is now.
+ */
+static void test_short_block_between_two_others(void **state)
+{
+	static const uint8_t first[] = { /* mov rax, ... ; jmp second */
+		0x48, 0xb8, 0x78, 0x56, 0x34, 0x12, 0x78, 0x56, 0x34, 0x12,
+		0xe9, 0x11, 0, 0, 0 };
+	static const uint8_t second[] = { 0x31, 0xc9, 0xe9, 0x19, 0, 0, 0 };
+	static const uint8_t third[] = { 0x31, 0xd2, 0xf4 };
+	uint64_t inlined = 0;
+
+	(void)state;
+	fixture_code(&f, CODE, first, sizeof(first));
+	fixture_code(&f, CODE + 0x20, second, sizeof(second));
+	fixture_code(&f, CODE + 0x40, third, sizeof(third));
+	for (int i = 0; i < 4; i++)
+		run();
+	for (uint32_t i = 0; i < f.cpu->jit->nedges; i++)
+		inlined += f.cpu->jit->edges[i].inlined;
+	assert_int_equal(inlined, 1);
+	/* Not the bytes that a look ahead for flags makes others depend on. */
+	fixture_code(&f, CODE + 0x22, second + 2, 5);
+	run();
+	fixture_code(&f, CODE + 0x42, third + 2, 1);
+	for (int i = 0; i < 4; i++)
+		run();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(
+		    test_short_block_between_two_others, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

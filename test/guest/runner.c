@@ -492,6 +492,11 @@ static bool set_tier(struct config *cfg, const char *tier)
 			return false;
 		tier = "jit";
 	}
+	if (!strcmp(tier, "shake")) {
+		if (config_set(cfg, "cpu.shake", "7"))
+			return false;
+		tier = "jit";
+	}
 	/* A threshold of 1: translate at the first run. */
 	return !config_set(cfg, "cpu.tier", tier) && !config_set(cfg, "cpu.threshold", "1");
 }

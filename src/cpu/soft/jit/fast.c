@@ -185,10 +185,23 @@ bool jit_slot_fill(struct jit *j, uint32_t site, uint64_t addr)
 	return true;
 }
 
+void shake_slots(struct jit *j)
+{
+	uint64_t x = j->shake_seed;
+
+	for (unsigned i = 0; i < 32; i++) {
+		x = x * UINT64_C(6364136223846793005) + 1442695040888963407;
+		j->slots[(x >> 33) % j->nsites].limit = 0;
+	}
+	j->shake_seed = x | 1;
+}
+
 void jit_miss(struct jit *j, uint32_t site, uint64_t addr)
 {
 	const struct trans *t = j->sites[site].t;
 
+	if (shake_due(j))
+		shake_slots(j);
 	j->stats.slot_misses++;
 	j->miss_site = site;
 	j->miss_addr = addr;

@@ -176,6 +176,8 @@ static struct trans *find(struct jit *j, uint32_t edge)
 	struct block *b;
 	struct trans *t;
 
+	if (shake_due(j) && shake_between(j))
+		edge = EDGE_NONE;
 	if (must_leave(cpu) || !use_key(j))
 		return NULL;
 	b = block_get(cpu);
@@ -317,6 +319,8 @@ static const uint8_t *interpret(struct jit *j, const struct site *site)
 		lockstep_insn(j, i);
 	in->fn(cpu, in);
 	cpu->rip = cpu->next_rip;
+	if (shake_due(j))
+		shake_within(j, t);
 	if (last || cpu->stop_block || cpu->rip != next || t->dead ||
 	    j->epoch != epoch)
 		return go_fast(j);
@@ -457,7 +461,7 @@ static void perfmap_open(struct jit *j)
 int jit_create(struct soft_cpu *cpu)
 {
 	const struct config *cfg = cpu->engine->cfg.cfg;
-	uint64_t threshold = 2;
+	uint64_t threshold = 2, shake = 0;
 	bool perfmap = false;
 	int rc = cache_create(cpu);
 	struct jit *j = cpu->jit;
@@ -465,6 +469,7 @@ int jit_create(struct soft_cpu *cpu)
 	if (rc)
 		return rc;
 	if (cfg && (config_get_bool(cfg, "cpu.perfmap", false, &perfmap) < 0 ||
+	    config_get_num(cfg, "cpu.shake", 0, 0, 1000000000, &shake) < 0 ||
 	    config_get_num(cfg, "cpu.threshold", 2, 1, 1000000, &threshold) < 0)) {
 		cache_destroy(j);
 		cpu->jit = NULL;
@@ -477,6 +482,8 @@ int jit_create(struct soft_cpu *cpu)
 		return rc;
 	}
 	j->threshold = threshold;
+	j->shake = j->shake_left = shake;
+	j->shake_seed = cpu->id + 1;
 	stubs_make(j);
 	if (perfmap)
 		perfmap_open(j);

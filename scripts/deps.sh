@@ -8,7 +8,8 @@ build="gcc libc6-dev make meson ninja-build pkg-config python3 acpica-tools
 	libcmocka-dev"
 run="grub-emu"
 demo="busybox-static cpio xorriso e2fsprogs xz-utils"
-check="clang libclang-rt-14-dev mandoc python3-pexpect git cu screen picocom tmux"
+check="clang libclang-rt-14-dev mandoc python3-pexpect git cu screen picocom tmux
+	iproute2 procps systemd"
 bench="qemu-system-x86 fio"
 
 # Debian 13's clang brings another version of its runtime.

@@ -72,11 +72,40 @@ static void test_short_block_between_two_others(void **state)
 		run();
 }
 
+/* String instructions move their registers: what was checked before does not count. */
+static void test_access_behind_a_string_instruction(void **state)
+{
+	/* mov [rdi], rax ; scasq ; mov [rdi], rax ; hlt */
+	static const uint8_t code[] = { 0x48, 0x89, 0x07, 0x48, 0xaf, 0x48, 0x89, 0x07, 0xf4 };
+	const uint64_t page = 0x40000000;
+
+	(void)state;
+	fixture_map(&f, page, DATA, 12, 3);
+	fixture_code(&f, CODE, code, sizeof(code));
+	for (int i = 0; i < 4; i++) {
+		f.cpu->halted = false;
+		f.cpu->rip = CODE;
+		f.cpu->gpr[GPR_RDI] = page + 256;
+		assert_int_equal(engine_soft.run(f.vcpu[0]), ENGINE_HALT);
+	}
+	fixture_write(&f, DATA + MEMORY_PAGE, 8, 1);
+	f.cpu->halted = false;
+	f.cpu->rip = CODE;
+	f.cpu->gpr[GPR_RAX] = 2;
+	f.cpu->gpr[GPR_RDI] = page + MEMORY_PAGE - 8;
+	/* A page fault without an IDT. */
+	assert_int_equal(engine_soft.run(f.vcpu[0]), ENGINE_SHUTDOWN);
+	assert_true(f.cpu->cr2 == page + MEMORY_PAGE);
+	assert_int_equal(fixture_read(&f, DATA + MEMORY_PAGE, 8), 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(
 		    test_short_block_between_two_others, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+		    test_access_behind_a_string_instruction, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

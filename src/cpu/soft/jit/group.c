@@ -135,11 +135,25 @@ static void accesses(struct tr *c, const struct track *k)
 			    kind);
 }
 
-/* GPRs an instruction may write, as bits. */
+/*
+ * GPRs an instruction may write, as bits. What is not known in every detail may write
+ * them all: string instructions move RSI and RDI, which are no operands to Zydis.
+ */
 static uint32_t writes(const struct zinsn *z)
 {
 	uint32_t mask = 0;
 
+	switch (z->zi.mnemonic) {
+	case ZYDIS_MNEMONIC_LEA:
+	case ZYDIS_MNEMONIC_LEAVE:
+	case ZYDIS_MNEMONIC_POP:
+	case ZYDIS_MNEMONIC_PUSH:
+	case ZYDIS_MNEMONIC_PUSHFQ:
+		break;
+	default:
+		if (!tr_may_copy(&z->zi))
+			return 0xffff;
+	}
 	for (unsigned i = 0; i < z->zi.operand_count; i++) {
 		const ZydisDecodedOperand *o = &z->zo[i];
 		int n;
@@ -167,9 +181,10 @@ static void advance(struct tr *c, struct track *k, uint8_t *next)
 		if (k->off[reg] > 1 << 20 || k->off[reg] < -(1 << 20))
 			w |= 1u << reg;
 	}
+	*next += w != 0;
 	for (unsigned r = 0; r < 16; r++)
 		if (w & 1u << r) {
-			k->ver[r] = ++*next;
+			k->ver[r] = *next;
 			k->off[r] = 0;
 		}
 }

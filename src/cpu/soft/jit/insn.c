@@ -24,7 +24,7 @@ struct form {
 };
 
 /* What may be copied at all, by Zydis' category. */
-static bool may_copy(const ZydisDecodedInstruction *zi)
+bool tr_may_copy(const ZydisDecodedInstruction *zi)
 {
 	switch (zi->mnemonic) {
 	case ZYDIS_MNEMONIC_MASKMOVDQU:
@@ -217,7 +217,7 @@ static bool analyse(struct tr *c, struct form *f)
 {
 	f->zi = &c->z[c->i].zi;
 	f->zo = c->z[c->i].zo;
-	if (!c->z[c->i].ok || !may_copy(f->zi))
+	if (!c->z[c->i].ok || !tr_may_copy(f->zi))
 		return false;
 	f->reg = f->rm = f->vvvv = f->opc = NO_GPR;
 	f->reg_w = f->rm_w = f->vvvv_w = f->opc_w = false;

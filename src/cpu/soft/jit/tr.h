@@ -139,6 +139,8 @@ static inline int gpr_of(ZydisRegister r)
 }
 
 /* insn.c: false: leave it to the interpreter (nothing was emitted). */
+/* What the instruction does is in its operands, and it may be copied at all. */
+bool tr_may_copy(const ZydisDecodedInstruction *zi);
 bool tr_generic(struct tr *c);
 bool tr_lea(struct tr *c);
 /* compat.c: an instruction that 64-bit code encodes differently; false as above. */

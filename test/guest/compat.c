@@ -264,6 +264,8 @@ static void addresses(void)
 /* The instruction pointer wraps, too: by a jump, and by going on. */
 PROGRAM(ip_jump, "mov $5000, %ecx; xor %eax, %eax; mov $0xfffffff0, %edx; jmp *%edx");
 PROGRAM(ip_next, "xor %eax, %eax; mov $0xfffffffe, %edx; jmp *%edx");
+/* An instruction on both sides is beyond the limit. */
+PROGRAM(ip_cross, "mov $0xfffffffd, %edx; jmp *%edx");
 
 static void put(volatile u8 *at, const void *code, unsigned n)
 {
@@ -276,6 +278,7 @@ static void instruction_pointer(void)
 	static const u8 there[] = { 0x40, 0xe9, 0x1a, 0, 0, 0 }; /* inc; jmp 0x10 */
 	static const u8 here[] = { 0x49, 0x74, 0x05,		 /* dec; jz 0x18 */
 		0xe9, 0xd8, 0xff, 0xff, 0xff, 0xcd, 0x80 };	 /* jmp; int 0x80 */
+	static const u8 cross[] = { 0xb8, 0, 0 }; /* mov $, %eax */
 	static const u8 end_of[] = { 0x40, 0x40 }, start[] = { 0x40, 0xcd, 0x80 };
 	volatile u8 *low = (u8 *)0x10;
 
@@ -286,6 +289,13 @@ static void instruction_pointer(void)
 	put(top + 0xffe, end_of, sizeof(end_of));
 	put(low - 0x10, start, sizeof(start));
 	CHECK(gives(c32_ip_next, 0, 3) && caught.rip == 3);
+	put(top + 0xffd, cross, sizeof(cross));
+	run(c32_ip_cross, 0, 0);
+	CHECK(!have_host() || (CAUGHT(13, 0) && caught.rip == 0xfffffffd));
+	map(HIGH + 0x1000ull, 0);
+	run(c32_ip_cross, 0, 0);
+	CHECK(!have_host() || (CAUGHT(13, 0) && caught.rip == 0xfffffffd));
+	map(HIGH + 0x1000ull, (u64)beyond | 7);
 }
 
 /* Segments. */

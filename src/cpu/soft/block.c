@@ -402,6 +402,8 @@ static struct block *decode(struct soft_cpu *cpu, uint64_t lin, uint64_t gpa)
 		if (in->flags & INSN_END)
 			break;
 	}
+	if (!n && cpu->mode != MODE_64 && lin >= 0xfffff000)
+		return decode_single(cpu, lin); /* goes on at 0 */
 	if (!n)
 		return decode_crossing(cpu, lin, gpa);
 	b = make(cpu, gpa, NO_PAGE, n);

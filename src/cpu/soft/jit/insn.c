@@ -15,7 +15,9 @@ struct form {
 	/* Guest GPRs by place in the encoding, and whether they are written. */
 	int reg, rm, vvvv, opc;
 	bool reg_w, rm_w, vvvv_w, opc_w;
-	bool high;		/* AH CH DH BH: no REX may appear */
+	bool high;		/* encodes AH CH DH BH: no REX may appear */
+	int high_reg;		/* the number of the one in ModRM.reg: 0-3 */
+	bool fixed;		/* a GPR beside those encoded */
 	bool byte;		/* SPL BPL SIL DIL: a REX must appear */
 	bool fp;
 	const ZydisDecodedOperand *mem;
@@ -136,6 +138,7 @@ static bool note_gpr(struct form *f, const ZydisDecodedOperand *o, int n)
 		f->opc = n, f->opc_w |= w;
 		return true;
 	case ZYDIS_OPERAND_ENCODING_NONE:
+		f->fixed = true;
 		return n != 4 && !spilled(n);
 	default:
 		return false;
@@ -149,10 +152,15 @@ static bool note_register(struct tr *c, struct form *f, const ZydisDecodedOperan
 	switch (ZydisRegisterGetClass(r)) {
 	case ZYDIS_REGCLASS_GPR8:
 		if (r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH) {
+			if (o->encoding == ZYDIS_OPERAND_ENCODING_NONE) {
+				f->fixed = true;
+				return r == ZYDIS_REGISTER_AH;
+			}
 			/* Keeps its number and place; only REX is forbidden. */
 			f->high = true;
-			return o->encoding != ZYDIS_OPERAND_ENCODING_NONE ||
-			    r == ZYDIS_REGISTER_AH;
+			if (o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG)
+				f->high_reg = r - ZYDIS_REGISTER_AH;
+			return true;
 		}
 		if (r >= ZYDIS_REGISTER_SPL && r <= ZYDIS_REGISTER_DIL)
 			f->byte = true;
@@ -221,7 +229,7 @@ static bool analyse(struct tr *c, struct form *f)
 		return false;
 	f->reg = f->rm = f->vvvv = f->opc = NO_GPR;
 	f->reg_w = f->rm_w = f->vvvv_w = f->opc_w = false;
-	f->high = f->byte = f->agen = f->mem_w = false;
+	f->high = f->byte = f->agen = f->mem_w = f->fixed = false;
 	f->mem = NULL;
 	f->fp = f->zi->meta.category == ZYDIS_CATEGORY_X87_ALU ||
 	    f->zi->meta.category == ZYDIS_CATEGORY_FCMOV ||
@@ -473,6 +481,34 @@ static bool put(struct tr *c, const struct form *f, const struct place *p, int o
 	return put_legacy(c, f, p);
 }
 
+static void swap_bytes(struct emit *e, int reg)
+{
+	emit8(e, 0x86), emit8(e, 0xc0 | reg << 3 | (reg + 4)); /* xchg al, ah ... */
+}
+
+/*
+ * AH CH DH BH and memory: the operand needs a REX prefix, which makes them SPL BPL SIL
+ * DIL. So the register's two low bytes change places for the instruction.
+ */
+static bool high_with_memory(struct tr *c, struct form *f)
+{
+	struct place p = { f->high_reg, H_NONE, H_NONE, NULL };
+	struct address a;
+	struct emem m;
+
+	if (f->fixed || f->zi->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
+	    !address_of(c, &a))
+		return false;
+	mem_check(c, &a, 1, f->mem_w ? 'w' : 'r', &m);
+	mem_settle(c, &m);
+	p.m = &m;
+	f->high = false;
+	swap_bytes(&c->j->hot, f->high_reg);
+	put(c, f, &p, H_NONE);
+	swap_bytes(&c->j->hot, f->high_reg);
+	return true;
+}
+
 static bool with_memory(struct tr *c, struct form *f)
 {
 	struct scratch s = { .avail = { true, false } };
@@ -482,8 +518,8 @@ static bool with_memory(struct tr *c, struct form *f)
 	struct emem m;
 	int opc;
 
-	if (f->high) /* its operand would need a REX */
-		return false;
+	if (f->high)
+		return high_with_memory(c, f);
 	if (!address_of(c, &a) || !place_all(f, &s, &p, &opc))
 		return false;
 	if (s.guest[0] != NO_GPR && mem_needs_t0(c, &a, f->mem->size / 8,

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Debian's cloud kernel from a partition's own grub.cfg: poweroff, halt, triple fault.
 
-Files written in one boot are intact in the next.
+Files written in one boot are intact in the next; a 32-bit program runs.
 """
 
 import os
 
-from harness import BHYVE, GRUB_BHYVE, Flow, demo_guest, fsck, main, make_ext4
+from harness import BHYVE, BUILD, GRUB_BHYVE, Flow, demo_guest, fsck, main, make_ext4
 
 OFFSET = 1 << 20
 CFG = """
@@ -35,6 +35,8 @@ def test_boots(flow: Flow):
     for name in ("vmlinuz", "initrd.img"):
         with open(os.path.join(guest, name), "rb") as f:
             files["boot/" + name] = f.read()
+    with open(os.path.join(BUILD, "test/system/i386-program"), "rb") as f:
+        files["i386"] = f.read()
     image = make_ext4(flow, "linux.img", files, size="96M", offset=OFFSET,
                       uuid="0fc63daf-8483-4772-8e79-3d69d8477de4")
     flow.write("map", "(hd0) linux.img\n")
@@ -42,6 +44,8 @@ def test_boots(flow: Flow):
     c = boot(flow, cpus="2")
     out, _ = c.sh("nproc")
     assert out == "2", out
+    out, code = c.sh("cp /mnt/i386 /tmp && chmod 755 /tmp/i386 && /tmp/i386", timeout=120)
+    assert (out, code) == ("i386: good", 0), out
     # Many files and a large one; sums are compared in the next boot.
     out, code = c.sh("cd /mnt && mkdir many && for i in $(seq 200); do echo file $i > many/$i; "
                      "done; cp /bin/busybox big; cat many/* big | md5sum; cd /", timeout=120)

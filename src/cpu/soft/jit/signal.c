@@ -85,14 +85,14 @@ static void on_signal(int sig, siginfo_t *si, void *ctx)
 
 	if (ours(sig, si, ctx))
 		return;
-	if (old->sa_flags & SA_SIGINFO) {
-		old->sa_sigaction(sig, si, ctx);
-	} else if (old->sa_handler != SIG_DFL && old->sa_handler != SIG_IGN) {
-		old->sa_handler(sig);
-	} else {
-		/* Happens again on return, and ends the process as it should. */
-		signal(sig, SIG_DFL);
-	}
+	/*
+	 * Not called from here: a handler that raises the signal again, for its
+	 * default action, would come back. A fault happens again on return, and is
+	 * theirs then with all that belongs to it; what somebody sent does not.
+	 */
+	sigaction(sig, old, NULL);
+	if (si->si_code <= 0)
+		raise(sig);
 }
 
 static void install(void)

@@ -190,6 +190,41 @@ static void cross_code(unsigned cpu)
 	}
 }
 
+/*
+ * CPU 0 rewrites a function, then says so; the other one calls it through a pointer
+ * without serialising. Programs that make code do that, and CPUs let them: whoever
+ * sees the message also sees the code. The long way there holds no loop, where an
+ * engine would look for news anyway.
+ */
+static void published(unsigned cpu)
+{
+	u32 (*volatile fn)(void) = (u32(*)(void))code;
+	u32 stale = 0;
+
+	if (cpu == 0)
+		x = y = 0;
+	barrier();
+	for (u32 i = 1; i < 3000 && cpu < 2; i++) {
+		if (cpu == 0) {
+			*(volatile u32 *)(code + 1) = i;
+			x = i;
+			while (y != i)
+				asm volatile("pause");
+		} else {
+			u64 seen_x, v = i;
+
+			do {
+				asm volatile(".rept 1000\n\timulq %0, %0\n\t.endr"
+					     : "+r"(v));
+				seen_x = x;
+			} while (seen_x != i);
+			stale += fn() != i;
+			y = i;
+		}
+	}
+	CHECK(stale == 0);
+}
+
 void guest_main(unsigned cpu)
 {
 	cpus = inb(PORT_CPUS);
@@ -206,6 +241,8 @@ void guest_main(unsigned cpu)
 	message(cpu);
 	barrier();
 	cross_code(cpu);
+	barrier();
+	published(cpu);
 	barrier();
 	if (cpu)
 		for (;;)

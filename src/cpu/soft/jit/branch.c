@@ -142,7 +142,10 @@ static void call_direct(struct tr *c, uint64_t to)
 	return_site(c);
 }
 
-/* T0 = target; the return address has been pushed. */
+/*
+ * T0 = target; the return address has been pushed. Polls: whoever was shown the target
+ * by another CPU must see the code that one wrote there before.
+ */
 static void call_indirect(struct tr *c)
 {
 	struct jit *j = c->j;
@@ -150,6 +153,7 @@ static void call_indirect(struct tr *c)
 	struct icall *ic;
 	uint32_t n;
 
+	emit_poll(j, e, c->live_after != 0, j->stub_dispatch);
 	if (c->live_after) {
 		emit_table_jump(j, e, c->keyid, true);
 		return_site(c);

@@ -126,6 +126,8 @@ def test_linux(flow: Flow):
     assert flow.objects() == [] and flow.left_behind() == []
     wait_for("the pair goes",
              lambda: os.listdir(flow.nmdm) + os.listdir(flow.nmdm + "/.nmdm") == [".nmdm"])
+    cu.expect_exact("Disconnected.")  # and takes its lock away
+    assert cu.wait() == 0
 
 
 def test_ends(flow: Flow):

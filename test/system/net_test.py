@@ -10,13 +10,14 @@ import ctypes
 import hashlib
 import http.server
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
 
-from harness import BHYVE, GRUB_BHYVE, Flow, demo_guest, main, make_iso
+from harness import BHYVE, GRUB_BHYVE, Flow, demo_guest, main, make_iso, tiny_kernel
 
 SIZE = 8 << 20
 CFG = "linux /vmlinuz console=ttyS0 quiet\ninitrd /initrd.img\nboot\n"
@@ -225,6 +226,37 @@ def test_tap(flow: Flow):
     assert "tap77 was removed" in c.text()
 
 
+def test_rights(flow: Flow):
+    """A user without rights is told what root has to type, and slirp still works."""
+    nobody = 65534
+    program = shutil.copy(BHYVE, flow.path("bhyve"))
+    make_iso(flow, "linux.iso", {"vmlinuz": tiny_kernel(b"\xfa\xf4"),
+                                 "boot/grub/grub.cfg": "linux /vmlinuz\nboot\n"})
+    flow.write("map", "(cd0) linux.iso\n")
+    load(flow, "vm")
+    for path, _, files in os.walk(flow.dir):
+        for name in ["."] + files:
+            os.chown(os.path.join(path, name), nobody, nobody)
+
+    def bhyve(device):
+        p = subprocess.run(
+            [program, "-s", "0,hostbridge", "-s", device, "vm"], cwd=flow.dir, env=flow.env,
+            user=nobody, group=nobody, extra_groups=[], stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False)
+        return p.returncode, " ".join(p.stdout.split())
+
+    code, out = bhyve("2,virtio-net,tap78")
+    assert code == 4 and "as root run" in out, out
+    assert '"ip tuntap add dev tap78 mode tap user nobody"' in out, out
+    code, out = bhyve("2,virtio-net,slirp,hostfwd=tcp:127.0.0.1:80-:80")
+    assert code == 4 and "only root may listen on port 80" in out, out
+    code, out = bhyve("2,virtio-net,lo,type=tap")
+    assert code == 4, out
+    # HLT with interrupts off: the machine was built and ran.
+    code, out = bhyve("2,e1000,slirp,open")
+    assert code == 2, out
+
+
 def enter_own_network():
     """0, or why this process cannot have a network of its own with tap interfaces."""
     if os.geteuid() != 0:
@@ -243,5 +275,5 @@ if __name__ == "__main__":
         if why is not None:
             print("skipped: no network namespace with a tap interface:", why)
             sys.exit(77)
-        main(test_tap, test_e1000)
+        main(test_rights, test_tap, test_e1000)
     main(test_slirp, test_closed)

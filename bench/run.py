@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
 """One command, one table: bhyve against QEMU TCG and native, in the same run.
 
-usage: bench/run.py BUILDDIR [--runs N] [--seconds S] [--only cpu,boot,disk,idle]
+usage: bench/run.py BUILDDIR [--runs N] [--seconds S] [--only cpu,disk,net,idle]
 
 Every figure is the median of N runs (5); guests run one after the other, each load S
 seconds (1). QEMU runs with -cpu max and -cpu qemu64, the better of the two counts for
 each line. "boot" is the time from exec to the first line of the guest's init, "off" to
-the end of the process. Prints Markdown; `make bench > doc/performance.md` keeps it.
+the end of the process. "net" is iperf3 between guest and host over a tap interface in
+a network namespace of this process, which needs root. Prints Markdown;
+`make bench > doc/performance.md` keeps it.
 """
 import argparse
+import ctypes
 import os
 import re
 import shutil
@@ -23,6 +26,9 @@ HERE = Path(__file__).resolve().parent
 TOP = HERE.parent
 CPU_LINES = ["int", "call", "mem", "fp", "simd", "syscall", "switch", "fault", "fork"]
 DISK_LINES = ["seqread", "seqwrite", "randread", "randwrite"]
+NET_LINES = ["netout", "netin"]
+CLONE_NEWNET = 0x40000000
+TAP = "tap0"
 
 INIT = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -35,6 +41,15 @@ case "$(cat /proc/cmdline)" in
 *load=disk*)
 	for m in $(cat /lib/modules/order); do insmod /lib/modules/$m; done
 	diskbench /dev/vda %(seconds)s ;;
+*load=net*)
+	for m in $(cat /lib/modules/order); do insmod /lib/modules/$m; done
+	ip addr add 192.0.2.2/24 dev eth0
+	ip link set eth0 up
+	ping -q -c 3 192.0.2.1 >/dev/null
+	echo BENCH ping $(ping -q -c 200 -i 0.01 192.0.2.1 | sed -n 's|.*= [0-9.]*/\\([0-9.]*\\)/.*|\\1|p')
+	echo BENCH netout $(iperf3 -c 192.0.2.1 -t %(netseconds)s -f m | awk '/receiver/ { print $7 }')
+	echo BENCH netin $(iperf3 -R -c 192.0.2.1 -t %(netseconds)s -f m | awk '/receiver/ { print $7 }')
+	;;
 *load=idle*) echo IDLE; sleep 13 ;;
 esac
 echo DONE
@@ -53,7 +68,7 @@ def run(cmd, **kw):
 class Guest:
     """Kernel, initramfs and medium that all hypervisors boot."""
 
-    def __init__(self, tmp, build, seconds):
+    def __init__(self, tmp, build, seconds, net):
         self.tmp = tmp
         demo = build / "demo-guest"
         run([TOP / "scripts/demo-guest.sh", demo])
@@ -62,7 +77,10 @@ class Guest:
         (root / "bench").mkdir(parents=True)
         for prog in ("guestbench", "diskbench"):
             run(["gcc", "-O2", "-static", "-pthread", "-o", root / "bench" / prog, HERE / f"{prog}.c"])
-        (root / "init").write_text(INIT % {"seconds": seconds})
+        if net:
+            add_program(root, "iperf3")
+        (root / "init").write_text(
+            INIT % {"seconds": seconds, "netseconds": max(1, round(3 * seconds))})
         (root / "init").chmod(0o755)
         # The demo's initramfs with ours unpacked over it.
         self.initrd = tmp / "initrd.img"
@@ -76,6 +94,35 @@ class Guest:
 
     def append(self, load):
         return f"console=ttyS0 quiet panic=-1 load={load}"
+
+
+def add_program(root, name):
+    """A program of the host with its libraries into the guest."""
+    path = shutil.which(name)
+    shutil.copy(path, root / "bench")
+    for lib in re.findall(r"(/\S+)", run(["ldd", path], stdout=subprocess.PIPE, text=True).stdout):
+        # The initramfs has no /usr: the loader looks in /lib and /lib64.
+        to = root / lib.replace("/usr/lib", "/lib").lstrip("/")
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(lib, to)
+
+
+class Network:
+    """A network of this process's own with a tap interface and an iperf3 server."""
+
+    def __init__(self):
+        self.server = None
+        if os.geteuid() != 0 or ctypes.CDLL(None).unshare(CLONE_NEWNET) != 0:
+            raise SystemExit("bench/run.py: net needs root; leave it out with --only cpu,disk,idle")
+        for cmd in ("ip link set lo up", f"ip tuntap add dev {TAP} mode tap",
+                    f"ip addr add 192.0.2.1/24 dev {TAP}", f"ip link set {TAP} up"):
+            run(cmd.split())
+        self.server = subprocess.Popen(["iperf3", "-s"], stdout=subprocess.DEVNULL)
+
+    def close(self):
+        if self.server:
+            self.server.kill()
+            self.server.wait()
 
 
 def watch(cmd, env=None, idle=None):
@@ -97,12 +144,12 @@ def watch(cmd, env=None, idle=None):
                 values[m.group(1)] = float(m.group(2))
             if "IDLE" in line:
                 time.sleep(1)
-                before = cpu_seconds(p.pid)
+                before = cpu_seconds(child(p.pid))
                 time.sleep(10)
-                extra["idle"] = (cpu_seconds(p.pid) - before) / 10 * 100
-                extra["memory"] = overhead_mib(p.pid)
+                extra["idle"] = (cpu_seconds(child(p.pid)) - before) / 10 * 100
+                extra["memory"] = overhead_mib(child(p.pid))
             if "DONE" in line:
-                extra.setdefault("memory", overhead_mib(p.pid))
+                extra.setdefault("memory", overhead_mib(child(p.pid)))
         p.wait(timeout=30)
     finally:
         p.kill()
@@ -111,6 +158,11 @@ def watch(cmd, env=None, idle=None):
     if "boot" not in marks:
         raise SystemExit(f"{cmd[0]}: the guest did not reach its init:\n" + "\n".join(tail))
     return marks, values, extra
+
+
+def child(pid):
+    """The hypervisor, which timeout(1) started."""
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
 
 def cpu_seconds(pid):
@@ -152,6 +204,8 @@ def bhyve(build, guest, load, mem, disk=None):
            "-l", "com1,stdio"]
     if disk:
         cmd += ["-s", f"3:0,virtio-blk,{disk}"]
+    if load == "net":
+        cmd += ["-s", f"4:0,virtio-net,{TAP}"]
     try:
         return watch(cmd + ["bench"], env=env)
     finally:
@@ -166,6 +220,11 @@ def qemu(cpu, guest, load, mem, disk=None):
     if disk:
         cmd += ["-drive", f"file={disk},format=raw,if=none,id=d,cache=writeback,aio=threads",
                 "-device", "virtio-blk-pci,drive=d"]
+    if load == "net":
+        cmd += ["-netdev", f"tap,id=n,ifname={TAP},script=no,downscript=no,vhost=off",
+                "-device", "virtio-net-pci,netdev=n"]
+    else:
+        cmd += ["-nic", "none"]
     return watch(cmd)
 
 
@@ -186,18 +245,21 @@ def main():
     ap.add_argument("--runs", type=int, default=5)
     ap.add_argument("--seconds", type=float, default=1)
     ap.add_argument("--memory", type=int, default=1024)
-    ap.add_argument("--only", default="cpu,disk,idle")
+    ap.add_argument("--only", default="cpu,disk,net,idle" if os.geteuid() == 0 else "cpu,disk,idle")
     a = ap.parse_args()
+    network = Network() if "net" in a.only.split(",") else None
     build = a.build.resolve()
     tmp = Path(tempfile.mkdtemp(prefix="bhyve-bench-", dir=os.environ.get("TMPDIR", "/var/tmp")))
     try:
         measure(a, build, tmp)
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
+        if network:
+            network.close()
 
 
 def measure(a, build, tmp):
-    guest = Guest(tmp, build, a.seconds)
+    guest = Guest(tmp, build, a.seconds, "net" in a.only.split(","))
     disk = tmp / "disk.img"
     with open(disk, "wb") as f:
         f.truncate(256 << 20)
@@ -244,13 +306,14 @@ def table(a, native, got):
     print("| load | unit | bhyve | QEMU TCG | native | against TCG | against native |")
     print("|---|---|---|---|---|---|---|")
     ratios = []
-    for name in CPU_LINES + DISK_LINES:
+    for name in CPU_LINES + DISK_LINES + NET_LINES:
         b, q, n = median(got.get(("bhyve", name), [])), tcg(name, False), median(native.get(name, []))
         if b is None:
             continue
         unit = {"fp": "Mflop/s", "simd": "Mflop/s", "fork": "op/s"}.get(
             name, "kop/s" if name in ("syscall", "switch", "fault") else
-            "MiB/s" if name.startswith("seq") else "IOPS" if name in DISK_LINES else "Mop/s")
+            "MiB/s" if name.startswith("seq") else "IOPS" if name in DISK_LINES else
+            "Mbit/s" if name in NET_LINES else "Mop/s")
         if name in CPU_LINES:
             ratios.append(b / q)
         print(f"| {name} | {unit} | {fmt(b)} | {fmt(q)} | {fmt(n)} | {b / q:.2f}x | "
@@ -258,6 +321,7 @@ def table(a, native, got):
     if ratios:
         print(f"| geometric mean of the nine | | | | | {statistics.geometric_mean(ratios):.2f}x | |")
     for key, label, unit in (("boot", "exec to userspace", "s"), ("off", "exec to power-off, loads taken off", "s"),
+                             ("ping", "ping over tap", "ms"),
                              ("idle", "host CPU while the guest idles", "% of a core"),
                              ("memory", "memory beyond the guest's", "MiB")):
         b, q = median(got.get(("bhyve", key), [])), tcg(key, True)

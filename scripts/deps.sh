@@ -10,7 +10,7 @@ run="grub-emu"
 demo="busybox-static cpio xorriso e2fsprogs xz-utils"
 check="clang libclang-rt-14-dev mandoc python3-pexpect git cu screen picocom tmux
 	iproute2 procps systemd"
-bench="qemu-system-x86 fio"
+bench="qemu-system-x86 fio iperf3 iproute2"
 
 # Debian 13's clang brings another version of its runtime.
 if [ -r /etc/os-release ]; then

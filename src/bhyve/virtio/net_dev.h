@@ -43,6 +43,7 @@ struct virtio_net {
 	struct iovec tx_iov[NET_RING + 1];
 	uint64_t tx_gpa[NET_RING];
 	struct net_held held;
+	uint64_t rx_ns; /* when frames came last */
 	/* A frame that waits for room, with its header; bounce_len 0: none. */
 	struct event *patience;
 	size_t bounce_len;

@@ -262,6 +262,8 @@ void net_rx_run(struct virtio_net *n)
 			break;
 		bytes += len;
 	}
+	if (bytes > 0)
+		n->rx_ns = event_now_ns();
 	vq_notify(q);
 }
 

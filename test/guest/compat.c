@@ -8,7 +8,7 @@
 /* Ends with INT 0x80; what it left in the registers is then in regs. */
 #define CODE32(name, text)                                                         \
 	void c32_##name(void);                                                     \
-	asm(".code32\n.globl c32_" #name "\nc32_" #name ":\n" text                  \
+	asm(".code32\n.globl c32_" #name "\nc32_" #name ":\n" text                 \
 	    "\nint $0x80\n.code64\n")
 /* The same with DS and ES loaded first. */
 #define PROGRAM(name, text)                                                        \
@@ -50,7 +50,8 @@ static bool gives(void (*fn)(void), u64 arg, u32 want)
 {
 	for (int i = 0; i < 3; i++) {
 		run(fn, 0, arg);
-		if (caught.vector != 0x80 || regs.rax != want || caught.rsp != STACK) {
+		if (caught.vector != 0x80 || regs.rax != want ||
+		    caught.rsp != STACK) {
 			print("eax ");
 			print_hex(regs.rax);
 			print(" esp ");
@@ -85,14 +86,15 @@ static u32 carry_model(void)
 	return a;
 }
 
-PROGRAM(inc_dec, ".irp r, eax, ebx, ecx, edx, ebp, esi, edi\n"
-		 "mov $0x7fffffff, %\\r; stc; inc %\\r; pushf; clc; dec %\\r; pushf\n"
-		 ".endr\n"
-		 "xor %eax, %eax\n"
-		 ".rept 14\n pop %edx; and $0x8d5, %edx; add %edx, %eax\n.endr\n"
-		 "inc %esp; inc %esp; dec %esp; dec %esp\n"
-		 "mov $0x1ffff, %ecx; stc; incw %cx; adc %ecx, %eax\n"
-		 "decw %cx; adc %ecx, %eax");
+PROGRAM(inc_dec,
+    ".irp r, eax, ebx, ecx, edx, ebp, esi, edi\n"
+    "mov $0x7fffffff, %\\r; stc; inc %\\r; pushf; clc; dec %\\r; pushf\n"
+    ".endr\n"
+    "xor %eax, %eax\n"
+    ".rept 14\n pop %edx; and $0x8d5, %edx; add %edx, %eax\n.endr\n"
+    "inc %esp; inc %esp; dec %esp; dec %esp\n"
+    "mov $0x1ffff, %ecx; stc; incw %cx; adc %ecx, %eax\n"
+    "decw %cx; adc %ecx, %eax");
 
 /* Calls and the stack. */
 
@@ -179,42 +181,46 @@ static u32 negative_model(void)
 	return s + 2 * words[0] + 2 * words[1];
 }
 
-/* Both sides of 4 GiB through one register, also one that moves between accesses. */
-PROGRAM(wrap, "xor %eax, %eax; mov $30, %esi\n"
-	      "1: mov $0xfffffff8, %ebx; add (%ebx), %eax; add 4(%ebx), %eax\n"
-	      "add 8(%ebx), %eax; add 12(%ebx), %eax; add 0x108(%ebx), %eax\n"
-	      "add 0x1008(%ebx), %eax\n"
-	      "mov $4, %ecx; add -8(%ecx), %eax; add -4(%ecx), %eax; add (%ecx), %eax\n"
-	      "dec %esi; jnz 1b\n"
-	      "mov $30, %esi\n"
-	      "1: mov $0xffffff80, %ebx; add (%ebx), %eax; add $0x100, %ebx\n"
-	      "add -0x100(%ebx), %eax; add -0xfc(%ebx), %eax; movl $7, -0x100(%ebx)\n"
-	      "add -0x100(%ebx), %eax; movl $0x13e0, -0x100(%ebx); nop; jmp 2f\n"
-	      "2: add (%ebx), %eax\n"
-	      "mov $0xffffff80, %ebx; mov $0x40, %ecx; add (%ebx,%ecx,2), %eax\n"
-	      "add 4(%ebx,%ecx,2), %eax; dec %esi; jnz 1b\n"
-	      "mov $-1, %ecx; lea 2(%ecx), %edx; add %edx, %eax\n"
-	      "lea (%ecx,%ecx,8), %edx; add %edx, %eax");
+/* Both sides of 4 GiB through one register, also one that moves between accesses.
+ */
+PROGRAM(wrap,
+    "xor %eax, %eax; mov $30, %esi\n"
+    "1: mov $0xfffffff8, %ebx; add (%ebx), %eax; add 4(%ebx), %eax\n"
+    "add 8(%ebx), %eax; add 12(%ebx), %eax; add 0x108(%ebx), %eax\n"
+    "add 0x1008(%ebx), %eax\n"
+    "mov $4, %ecx; add -8(%ecx), %eax; add -4(%ecx), %eax; add (%ecx), %eax\n"
+    "dec %esi; jnz 1b\n"
+    "mov $30, %esi\n"
+    "1: mov $0xffffff80, %ebx; add (%ebx), %eax; add $0x100, %ebx\n"
+    "add -0x100(%ebx), %eax; add -0xfc(%ebx), %eax; movl $7, -0x100(%ebx)\n"
+    "add -0x100(%ebx), %eax; movl $0x13e0, -0x100(%ebx); nop; jmp 2f\n"
+    "2: add (%ebx), %eax\n"
+    "mov $0xffffff80, %ebx; mov $0x40, %ecx; add (%ebx,%ecx,2), %eax\n"
+    "add 4(%ebx,%ecx,2), %eax; dec %esi; jnz 1b\n"
+    "mov $-1, %ecx; lea 2(%ecx), %edx; add %edx, %eax\n"
+    "lea (%ecx,%ecx,8), %edx; add %edx, %eax");
 
 /* [HIGH + 4 i] = 0x1000 + i, [4 i] = i + 1, the store of 7 being undone */
 static u32 wrap_model(void)
 {
 	u32 h = 0x1000 + 1022, m = 0x1000 + 0x3e0;
-	u32 first = h + h + 1 + 1 + 2 + (0x100 / 4 + 1) + (0x1000 / 4 + 1) + (h + 1) + 1 + 2;
+	u32 first = h + h + 1 + 1 + 2 + (0x100 / 4 + 1) + (0x1000 / 4 + 1) +
+		    (h + 1) + 1 + 2;
 	u32 second = m + m + m + 1 + 7 + (0x80 / 4 + 1) + 1 + 2;
 
 	return 30 * (first + second) + 1 + 0xfffffff7;
 }
 
-PROGRAM(wrap_stack, "xor %eax, %eax; mov $30, %esi\n"
-		    "1: mov $8, %esp; push $1; push $2; push $3; push $4\n"
-		    "add 0xfffffffc, %eax; add 4(%esp), %eax; pop %edx; add %edx, %eax\n"
-		    "pop %edx; pop %edi; shl $1, %edi; add %edi, %eax; pop %ecx\n"
-		    "cmp $8, %esp; jne 2f\n"
-		    "mov $0, %esp; call one; cmp $0, %esp; jne 2f\n"
-		    "movl $5, 0xfffffffc; mov $0xfffffffc, %ebp; leave\n"
-		    "cmp $0, %esp; jne 2f; add %ebp, %eax; dec %esi; jnz 1b\n"
-		    "mov $user_stack_top, %esp; 2:");
+PROGRAM(wrap_stack,
+    "xor %eax, %eax; mov $30, %esi\n"
+    "1: mov $8, %esp; push $1; push $2; push $3; push $4\n"
+    "add 0xfffffffc, %eax; add 4(%esp), %eax; pop %edx; add %edx, %eax\n"
+    "pop %edx; pop %edi; shl $1, %edi; add %edi, %eax; pop %ecx\n"
+    "cmp $8, %esp; jne 2f\n"
+    "mov $0, %esp; call one; cmp $0, %esp; jne 2f\n"
+    "movl $5, 0xfffffffc; mov $0xfffffffc, %ebp; leave\n"
+    "cmp $0, %esp; jne 2f; add %ebp, %eax; dec %esi; jnz 1b\n"
+    "mov $user_stack_top, %esp; 2:");
 
 PROGRAM(cross, "mov $0xfffffffe, %ebx; mov $20, %ecx\n"
 	       "1: cmp $1, %ecx; jne 2f; add $2, %ebx; 2: sub $2, %ebx\n"
@@ -262,7 +268,8 @@ static void addresses(void)
 }
 
 /* The instruction pointer wraps, too: by a jump, and by going on. */
-PROGRAM(ip_jump, "mov $5000, %ecx; xor %eax, %eax; mov $0xfffffff0, %edx; jmp *%edx");
+PROGRAM(
+    ip_jump, "mov $5000, %ecx; xor %eax, %eax; mov $0xfffffff0, %edx; jmp *%edx");
 PROGRAM(ip_next, "xor %eax, %eax; mov $0xfffffffe, %edx; jmp *%edx");
 /* An instruction on both sides is beyond the limit. */
 PROGRAM(ip_cross, "mov $0xfffffffd, %edx; jmp *%edx");
@@ -276,9 +283,9 @@ static void put(volatile u8 *at, const void *code, unsigned n)
 static void instruction_pointer(void)
 {
 	static const u8 there[] = { 0x40, 0xe9, 0x1a, 0, 0, 0 }; /* inc; jmp 0x10 */
-	static const u8 here[] = { 0x49, 0x74, 0x05,		 /* dec; jz 0x18 */
-		0xe9, 0xd8, 0xff, 0xff, 0xff, 0xcd, 0x80 };	 /* jmp; int 0x80 */
-	static const u8 cross[] = { 0xb8, 0, 0 }; /* mov $, %eax */
+	static const u8 here[] = { 0x49, 0x74, 0x05,             /* dec; jz 0x18 */
+		0xe9, 0xd8, 0xff, 0xff, 0xff, 0xcd, 0x80 };      /* jmp; int 0x80 */
+	static const u8 cross[] = { 0xb8, 0, 0 };                /* mov $, %eax */
 	static const u8 end_of[] = { 0x40, 0x40 }, start[] = { 0x40, 0xcd, 0x80 };
 	volatile u8 *low = (u8 *)0x10;
 
@@ -330,15 +337,17 @@ PROGRAM(cs_read, "mov $100, %ecx; xor %eax, %eax\n"
 		 "1: add %cs:words, %eax; dec %ecx; jnz 1b");
 PROGRAM(cs_write, "mov $words, %ebx; mov $5, %ecx; 1: mov %cs:(%ebx), %eax\n"
 		  "dec %ecx; jnz 1b; mov %eax, %cs:(%ebx)");
-CODE32(ds_read_only, "mov $0x23, %eax; mov %eax, %es; mov %eax, %ds\n"
-		     "mov $words, %ebx; mov $20, %ecx\n"
-		     "1: mov (%ebx), %eax; mov %eax, (%ebx); dec %ecx; jz 2f\n"
-		     "cmp $1, %ecx; jne 1b; mov $0x53, %edx; mov %edx, %ds; jmp 1b; 2:");
-CODE32(ds_base, "mov $0x23, %eax; mov %eax, %es; mov %eax, %ds; mov $0x53, %edx\n"
-		"xor %eax, %eax; xor %esi, %esi; mov $200, %ecx\n"
-		"1: mov %edx, %ds; add 4(%esi), %eax; add (%esi), %eax\n"
-		"mov %es:words, %ebx; mov %es, %edi; mov %edi, %ds\n"
-		"add words+8, %ebx; sub words, %ebx; add %ebx, %eax; dec %ecx; jnz 1b");
+CODE32(ds_read_only,
+    "mov $0x23, %eax; mov %eax, %es; mov %eax, %ds\n"
+    "mov $words, %ebx; mov $20, %ecx\n"
+    "1: mov (%ebx), %eax; mov %eax, (%ebx); dec %ecx; jz 2f\n"
+    "cmp $1, %ecx; jne 1b; mov $0x53, %edx; mov %edx, %ds; jmp 1b; 2:");
+CODE32(ds_base,
+    "mov $0x23, %eax; mov %eax, %es; mov %eax, %ds; mov $0x53, %edx\n"
+    "xor %eax, %eax; xor %esi, %esi; mov $200, %ecx\n"
+    "1: mov %edx, %ds; add 4(%esi), %eax; add (%esi), %eax\n"
+    "mov %es:words, %ebx; mov %es, %edi; mov %edi, %ds\n"
+    "add words+8, %ebx; sub words, %ebx; add %ebx, %eax; dec %ecx; jnz 1b");
 
 static u32 tls_model(const u32 *at)
 {
@@ -373,7 +382,8 @@ static void segments(void)
 	gdt[TLS / 8] = data_segment((u32)(u64)at, 15, 0xf3, 4);
 	asm volatile("mov %0, %%gs" : : "r"(TLS));
 	run(c32_tls_kept, 0, 0);
-	CHECK(CAUGHT(13, 0) && caught.rip == (u64)tls_beyond && regs.rax == 100 * 17);
+	CHECK(
+	    CAUGHT(13, 0) && caught.rip == (u64)tls_beyond && regs.rax == 100 * 17);
 	asm volatile("mov %0, %%gs" : : "r"(0));
 	gdt[TLS / 8] = data_segment((u32)(u64)at, 0xfffff, 0xf3, 0xc);
 	run(c32_tls_null, 0, 0);
@@ -399,8 +409,9 @@ PROGRAM(pf_write, "mov $0x60000000, %ebx; mov $-4096, %ecx\n"
 		  "mov %eax, 4096(%ebx,%ecx); add $4, %ecx; jmp 1b");
 PROGRAM(pf_push, "mov $0x60000ffc, %esp; mov $5000, %ecx\n"
 		 "1: .globl pf_push_at\npf_push_at: push %ecx; dec %ecx; jmp 1b");
-PROGRAM(pf_call, "mov $100, %ecx; mov $one, %ebx\n"
-		 "1: dec %ecx; jnz 2f; mov $0x60001000, %ebx; 2: call *%ebx; jmp 1b");
+PROGRAM(pf_call,
+    "mov $100, %ecx; mov $one, %ebx\n"
+    "1: dec %ecx; jnz 2f; mov $0x60001000, %ebx; 2: call *%ebx; jmp 1b");
 PROGRAM(divide, "mov $100, %ecx; 1: mov $100000, %eax; cltd\n"
 		".globl divide_at\ndivide_at: div %ecx; dec %ecx; jmp 1b");
 PROGRAM(overflow, "mov $0x7ffffff0, %eax; 1: inc %eax; into; jmp 1b");
@@ -438,48 +449,53 @@ static void faults(void)
 
 /* What 64-bit code has no encoding for, and what needs a REX prefix there. */
 
-PROGRAM(old, "xor %eax, %eax; xor %edi, %edi; mov $1000, %ecx\n"
-	     "1: mov %ecx, %edx; pusha; xor %edi, %edi; mov $3, %edx; popa\n"
-	     "add %edx, %edi; mov %cl, %al; and $0x77, %al; add $0x19, %al; daa\n"
-	     "movzbl %al, %edx; add %edx, %edi; mov $0x25, %al; sub $0x17, %al; das\n"
-	     "movzbl %al, %edx; add %edx, %edi; mov %cl, %al; aam\n"
-	     "movzwl %ax, %edx; add %edx, %edi; aad; movzbl %al, %edx\n"
-	     "add %edx, %edi; cmp %ecx, %ecx; stc; .byte 0xd6\n" /* salc */
-	     "movzbl %al, %edx; add %edx, %edi; .byte 0x82, 0xc0, 0x05\n"
-	     "movzbl %al, %edx; add %edx, %edi; bound %ecx, range32\n"
-	     "mov $0x100, %ebx; arpl %cx, %bx; setz %dl; movzbl %dl, %edx\n"
-	     "add %edx, %edi; add %ebx, %edi; les far32, %ebx; add %ebx, %edi\n"
-	     "pushw %cx; popw %bx; movzwl %bx, %ebx; add %ebx, %edi\n"
-	     "push %es; pop %es; push %ds; pop %edx; movzwl %dx, %edx\n"
-	     "add %edx, %edi; mov $0x500, %ebx; movl $9, (%ebx); addr16 mov (%bx), %edx\n"
-	     "add %edx, %edi; mov $2, %edx; push %ecx; mov $3, %ecx; 2: loop 2b\n"
-	     "jecxz 3f; xor %edi, %edi; 3: pop %ecx; mov $words, %ebx; mov $5, %al\n"
-	     "xlat; movzbl %al, %edx; add %edx, %edi; mov $words, %esi; lodsl\n"
-	     "add %eax, %edi; mov %esp, %ebx; xchg %eax, %esp; xchg %eax, %esp\n"
-	     "cmp %ebx, %esp; jne 4f; bswap %edi; dec %ecx; jnz 1b; 4: mov %edi, %eax\n"
-	     ".data\n.align 4\nrange32: .long 1, 1000\nfar32: .long 0x777, 0x23\n.text");
+PROGRAM(old,
+    "xor %eax, %eax; xor %edi, %edi; mov $1000, %ecx\n"
+    "1: mov %ecx, %edx; pusha; xor %edi, %edi; mov $3, %edx; popa\n"
+    "add %edx, %edi; mov %cl, %al; and $0x77, %al; add $0x19, %al; daa\n"
+    "movzbl %al, %edx; add %edx, %edi; mov $0x25, %al; sub $0x17, %al; das\n"
+    "movzbl %al, %edx; add %edx, %edi; mov %cl, %al; aam\n"
+    "movzwl %ax, %edx; add %edx, %edi; aad; movzbl %al, %edx\n"
+    "add %edx, %edi; cmp %ecx, %ecx; stc; .byte 0xd6\n" /* salc */
+    "movzbl %al, %edx; add %edx, %edi; .byte 0x82, 0xc0, 0x05\n"
+    "movzbl %al, %edx; add %edx, %edi; bound %ecx, range32\n"
+    "mov $0x100, %ebx; arpl %cx, %bx; setz %dl; movzbl %dl, %edx\n"
+    "add %edx, %edi; add %ebx, %edi; les far32, %ebx; add %ebx, %edi\n"
+    "pushw %cx; popw %bx; movzwl %bx, %ebx; add %ebx, %edi\n"
+    "push %es; pop %es; push %ds; pop %edx; movzwl %dx, %edx\n"
+    "add %edx, %edi; mov $0x500, %ebx; movl $9, (%ebx); addr16 mov (%bx), %edx\n"
+    "add %edx, %edi; mov $2, %edx; push %ecx; mov $3, %ecx; 2: loop 2b\n"
+    "jecxz 3f; xor %edi, %edi; 3: pop %ecx; mov $words, %ebx; mov $5, %al\n"
+    "xlat; movzbl %al, %edx; add %edx, %edi; mov $words, %esi; lodsl\n"
+    "add %eax, %edi; mov %esp, %ebx; xchg %eax, %esp; xchg %eax, %esp\n"
+    "cmp %ebx, %esp; jne 4f; bswap %edi; dec %ecx; jnz 1b; 4: mov %edi, %eax\n"
+    ".data\n.align 4\nrange32: .long 1, 1000\nfar32: .long 0x777, 0x23\n.text");
 
-PROGRAM(bytes, "mov $0x11223344, %eax; mov $0x55667788, %ebx; mov $1000, %ecx\n"
-	       "mov $words+2048, %edx; mov %esp, %ebp\n"
-	       "1: mov %ah, (%edx); mov %bh, 1(%edx); add 3(%edx), %ah; xor (%edx), %bh\n"
-	       "xchg %ah, 2(%edx); adc %ch, 3(%edx); push %eax; mov 3(%esp), %bl\n"
-	       "add %bh, (%esp); cmp %ah, 1(%esp); sete 2(%edx); pop %eax\n"
-	       "xchg %al, %ah; movzbl %bh, %esi; add %esi, %esp; sub %esi, %esp\n"
-	       "rol $3, %eax; add (%edx), %ebx; dec %ecx; jnz 1b; add %ebx, %eax");
+PROGRAM(bytes,
+    "mov $0x11223344, %eax; mov $0x55667788, %ebx; mov $1000, %ecx\n"
+    "mov $words+2048, %edx; mov %esp, %ebp\n"
+    "1: mov %ah, (%edx); mov %bh, 1(%edx); add 3(%edx), %ah; xor (%edx), %bh\n"
+    "xchg %ah, 2(%edx); adc %ch, 3(%edx); push %eax; mov 3(%esp), %bl\n"
+    "add %bh, (%esp); cmp %ah, 1(%esp); sete 2(%edx); pop %eax\n"
+    "xchg %al, %ah; movzbl %bh, %esi; add %esi, %esp; sub %esi, %esp\n"
+    "rol $3, %eax; add (%edx), %ebx; dec %ecx; jnz 1b; add %ebx, %eax");
 
-/* Vectors and x87; AVX with bits in its prefixes that 32-bit code does not look at. */
-PROGRAM(vector, "fninit; mov $1000, %ecx; xorps %xmm0, %xmm0; fldz; mov $words, %ebx\n"
-		"1: cvtsi2sd %ecx, %xmm1; mulsd %xmm1, %xmm1; addsd %xmm1, %xmm0\n"
-		"movd %ecx, %xmm7; pshufd $0, %xmm7, %xmm7; movaps %xmm7, (%ebx)\n"
-		"paddd 16(%ebx), %xmm7; movups %xmm7, 20(%ebx); mov %ecx, -8000(%esp,%ecx,4)\n"
-		"fiaddl -8000(%esp,%ecx,4); push %ecx; fiaddl (%esp); pop %edx\n"
-		"dec %ecx; jnz 1b; cvttsd2si %xmm0, %eax\n"
-		"push %eax; fistpl (%esp); pop %edx; add %edx, %eax");
-PROGRAM(vex, "mov $1000, %ecx; xor %eax, %eax; vpxor %xmm2, %xmm2, %xmm2\n"
-	     "1: vmovd %ecx, %xmm0; vpaddd %xmm0, %xmm2, %xmm2\n"
-	     ".byte 0xc4, 0xe2, 0xf8, 0xf2, 0xd1\n" /* andn %ecx, %eax, %edx, W */
-	     ".byte 0xc4, 0xe3, 0x79, 0x4a, 0xd8, 0xa0\n" /* vblendvps, register 10 */
-	     "add %edx, %eax; dec %ecx; jnz 1b; vmovd %xmm2, %edx; add %edx, %eax");
+/* Vectors and x87; AVX with bits in its prefixes that 32-bit code does not look at.
+ */
+PROGRAM(vector,
+    "fninit; mov $1000, %ecx; xorps %xmm0, %xmm0; fldz; mov $words, %ebx\n"
+    "1: cvtsi2sd %ecx, %xmm1; mulsd %xmm1, %xmm1; addsd %xmm1, %xmm0\n"
+    "movd %ecx, %xmm7; pshufd $0, %xmm7, %xmm7; movaps %xmm7, (%ebx)\n"
+    "paddd 16(%ebx), %xmm7; movups %xmm7, 20(%ebx); mov %ecx, -8000(%esp,%ecx,4)\n"
+    "fiaddl -8000(%esp,%ecx,4); push %ecx; fiaddl (%esp); pop %edx\n"
+    "dec %ecx; jnz 1b; cvttsd2si %xmm0, %eax\n"
+    "push %eax; fistpl (%esp); pop %edx; add %edx, %eax");
+PROGRAM(vex,
+    "mov $1000, %ecx; xor %eax, %eax; vpxor %xmm2, %xmm2, %xmm2\n"
+    "1: vmovd %ecx, %xmm0; vpaddd %xmm0, %xmm2, %xmm2\n"
+    ".byte 0xc4, 0xe2, 0xf8, 0xf2, 0xd1\n"       /* andn %ecx, %eax, %edx, W */
+    ".byte 0xc4, 0xe3, 0x79, 0x4a, 0xd8, 0xa0\n" /* vblendvps, register 10 */
+    "add %edx, %eax; dec %ecx; jnz 1b; vmovd %xmm2, %edx; add %edx, %eax");
 
 static u32 bytes_model(void)
 {
@@ -552,8 +568,9 @@ asm("both_modes: .byte 0x48, 0xff, 0xc0\nint $0x80"); /* dec, inc or incq */
 PROGRAM(upper, "mov $1000, %ecx; xor %eax, %eax\n"
 	       "1: add (%edi), %eax; add 4(%edi), %eax; movw $0, %dx\n"
 	       "lea (%edi,%edx), %ebx; dec %ecx; jnz 1b; push %edi; pop %ebx");
-PROGRAM(rewrite, "movl $0, 2f+1; mov $200, %ecx; xor %eax, %eax\n"
-		 "1: incl 2f+1; jmp 2f; 2: add $0x11223344, %eax; dec %ecx; jnz 1b");
+PROGRAM(rewrite,
+    "movl $0, 2f+1; mov $200, %ecx; xor %eax, %eax\n"
+    "1: incl 2f+1; jmp 2f; 2: add $0x11223344, %eax; dec %ecx; jnz 1b");
 
 static void modes(void)
 {
@@ -593,7 +610,8 @@ void guest_main(unsigned cpu)
 	CHECK(gives(c32_carry, 0, carry_model()));
 	CHECK(gives(c32_inc_dec, 0, 7 * (0x895 + 0x814) + 0x10001 + 0x1ffff));
 	CHECK(gives(c32_fib, 0, 6765));
-	CHECK(gives(c32_calls, 0, 1000 * (107 + 1 + 5) + 250 * (10 + 20 + 30 + 40)));
+	CHECK(
+	    gives(c32_calls, 0, 1000 * (107 + 1 + 5) + 250 * (10 + 20 + 30 + 40)));
 	CHECK(gives(c32_deep, 0, 19999));
 	CHECK(gives(c32_frames, 0, 500 * 501 / 2));
 	addresses();

@@ -1,22 +1,22 @@
 /*
  * A 32-bit program without a C library, for a guest whose kernel is 64-bit: system
- * calls by INT 0x80 and by the kernel's own page, thread-local storage, signals in the
- * middle of a computation, a fault mended by its handler. Says "i386: good".
+ * calls by INT 0x80 and by the kernel's own page, thread-local storage, signals in
+ * the middle of a computation, a fault mended by its handler. Says "i386: good".
  */
 #include <stdint.h>
 
-#define NR_EXIT		   1
-#define NR_WRITE	   4
-#define NR_GETPID	   20
-#define NR_SETITIMER	   104
-#define NR_RT_SIGRETURN	   173
-#define NR_RT_SIGACTION	   174
+#define NR_EXIT            1
+#define NR_WRITE           4
+#define NR_GETPID          20
+#define NR_SETITIMER       104
+#define NR_RT_SIGRETURN    173
+#define NR_RT_SIGACTION    174
 #define NR_SET_THREAD_AREA 243
-#define SIGSEGV		   11
-#define SIGALRM		   14
-#define AT_SYSINFO	   32
-#define SA_SIGINFO	   4
-#define SA_RESTORER	   0x4000000
+#define SIGSEGV            11
+#define SIGALRM            14
+#define AT_SYSINFO         32
+#define SA_SIGINFO         4
+#define SA_RESTORER        0x4000000
 
 /* Of the kernel's ABI; the fields that matter here. */
 struct action {
@@ -27,7 +27,8 @@ struct action {
 };
 struct context {
 	uint32_t flags, link, stack[3];
-	uint32_t gs, fs, es, ds, edi, esi, ebp, esp, ebx, edx, ecx, eax, trap, error, eip;
+	uint32_t gs, fs, es, ds, edi, esi, ebp, esp, ebx, edx, ecx, eax, trap,
+	    error, eip;
 };
 struct user_desc {
 	uint32_t entry, base, limit, flags;
@@ -35,13 +36,14 @@ struct user_desc {
 
 void restore(void);
 void start(uint32_t *stack);
-__asm__(".globl _start\n_start: mov %esp, %eax\n\tand $-16, %esp\n\tsub $12, %esp\n\t"
-	"push %eax\n\tcall start\n"
-	"restore: mov $173, %eax\n\tint $0x80\n"
-	/* 16 bytes beyond what is mapped at first, then what the handler puts there */
-	".globl try_read, try_read_at\n"
-	"try_read: mov 4(%esp), %ecx\n\txor %eax, %eax\n\tinc %eax\n"
-	"try_read_at: mov 16(%ecx), %edx\n\tadd %edx, %eax\n\tret");
+__asm__(
+    ".globl _start\n_start: mov %esp, %eax\n\tand $-16, %esp\n\tsub $12, %esp\n\t"
+    "push %eax\n\tcall start\n"
+    "restore: mov $173, %eax\n\tint $0x80\n"
+    /* 16 bytes beyond what is mapped at first, then what the handler puts there */
+    ".globl try_read, try_read_at\n"
+    "try_read: mov 4(%esp), %ecx\n\txor %eax, %eax\n\tinc %eax\n"
+    "try_read_at: mov 16(%ecx), %edx\n\tadd %edx, %eax\n\tret");
 uint32_t try_read(const void *at);
 extern const char try_read_at[];
 
@@ -53,7 +55,10 @@ static int32_t call3(uint32_t n, uintptr_t a, uintptr_t b, uintptr_t c)
 {
 	int32_t r;
 
-	__asm__ volatile("int $0x80" : "=a"(r) : "a"(n), "b"(a), "c"(b), "d"(c) : "memory");
+	__asm__ volatile("int $0x80"
+			 : "=a"(r)
+			 : "a"(n), "b"(a), "c"(b), "d"(c)
+			 : "memory");
 	return r;
 }
 
@@ -142,16 +147,19 @@ static void thread_area(void)
 	struct user_desc d = { ~UINT32_C(0), (uintptr_t)tls, 0xfffff, 0x51 };
 	uint32_t a, b, sum = 0;
 
-	need(call3(NR_SET_THREAD_AREA, (uintptr_t)&d, 0, 0) == 0, "set_thread_area");
+	need(
+	    call3(NR_SET_THREAD_AREA, (uintptr_t)&d, 0, 0) == 0, "set_thread_area");
 	__asm__ volatile("mov %0, %%gs" : : "r"(d.entry << 3 | 3));
 	for (uint32_t i = 0; i < 1000; i++) {
-		__asm__ volatile("mov %%gs:4, %0\n\tmov %%gs:(%2), %1\n\tincl %%gs:12"
-				 : "=&r"(a), "=&r"(b)
-				 : "r"(8)
-				 : "memory");
+		__asm__ volatile(
+		    "mov %%gs:4, %0\n\tmov %%gs:(%2), %1\n\tincl %%gs:12"
+		    : "=&r"(a), "=&r"(b)
+		    : "r"(8)
+		    : "memory");
 		sum += a + b;
 	}
-	need(sum == 17000 && *(volatile uint32_t *)&tls[3] == 1010, "thread-local storage");
+	need(sum == 17000 && *(volatile uint32_t *)&tls[3] == 1010,
+	    "thread-local storage");
 }
 
 static void signals(void)

@@ -378,10 +378,10 @@ void gen_memory(uint8_t *data, uint64_t seed)
 }
 
 /* Where an operand of size bytes shall lie. */
-static uint64_t gen_address(struct rng *r, unsigned size)
+static uint64_t gen_address(struct rng *r, const struct test *t, unsigned size)
 {
 	uint64_t a = ORACLE_DATA + 64 + rng_below(r, 2 * PAGE - 256);
-	unsigned pick = rng_below(r, 100);
+	unsigned pick = rng_below(r, t->calm && rng_below(r, 16) ? 70 : 100);
 
 	size = MAX(size, 1u);
 	if (size > 512)
@@ -430,9 +430,10 @@ static int gpr_of(ZydisRegister reg)
 static void aim(struct rng *r, struct test *t, const struct decoded *d,
     const ZydisDecodedOperand *o, unsigned pos)
 {
-	uint64_t target = gen_address(r, o->size / 8u), disp;
+	uint64_t target = gen_address(r, t, o->size / 8u), disp;
 	int base = gpr_of(o->mem.base), index = gpr_of(o->mem.index);
 	unsigned scale = o->mem.scale ? o->mem.scale : 1;
+	uint32_t aimed = t->aimed;
 
 	if (o->mem.segment == ZYDIS_REGISTER_GS)
 		target -= ORACLE_GS;
@@ -463,8 +464,16 @@ static void aim(struct rng *r, struct test *t, const struct decoded *d,
 		}
 		index = -1;
 	}
+	if (index >= 0)
+		t->aimed |= 1u << index;
+	if (base >= 0)
+		t->aimed |= 1u << base;
+	if (base >= 0 && aimed >> base & 1)
+		return;
 	if (index >= 0 && index != base && base >= 0) {
-		if (rng_below(r, 4) || d->insn.mnemonic == ZYDIS_MNEMONIC_XLAT)
+		if (aimed >> index & 1)
+			;
+		else if (rng_below(r, 4) || d->insn.mnemonic == ZYDIS_MNEMONIC_XLAT)
 			t->in.gpr[index] = rng_below(r, 256);
 		target -= t->in.gpr[index] * scale;
 	}
@@ -627,10 +636,55 @@ static void gen_single(struct rng *r, struct test *t)
 	t->undefined = undefined_flags(&d.insn, d.op, &t->in, &t->ignore_dest);
 }
 
+/*
+ * Whether an operand goes where nothing is known to be: through a register that
+ * earlier instructions write, or far from where an earlier operand goes.
+ */
+static bool astray(const struct test *t, const struct decoded *d, uint32_t written)
+{
+	for (unsigned i = 0; i < d->insn.operand_count; i++) {
+		const ZydisDecodedOperand *o = &d->op[i];
+		int base = gpr_of(o->mem.base), index = gpr_of(o->mem.index);
+
+		if (o->type != ZYDIS_OPERAND_TYPE_MEMORY ||
+		    o->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
+			continue;
+		if (base >= 0 && (written >> base & 1 || (t->aimed >> base & 1 &&
+							     d->insn.raw.disp.size == 32)))
+			return true;
+		if (index >= 0 && (written | t->aimed) >> index & 1)
+			return true;
+	}
+	return false;
+}
+
+static uint32_t registers_written(const struct decoded *d)
+{
+	uint32_t mask = 0;
+
+	if (d->insn.meta.category == ZYDIS_CATEGORY_STRINGOP)
+		mask = 1u << GPR_RSI | 1u << GPR_RDI | 1u << GPR_RCX;
+	for (unsigned i = 0; i < d->insn.operand_count; i++) {
+		const ZydisDecodedOperand *o = &d->op[i];
+		ZydisRegister full;
+
+		if (o->type != ZYDIS_OPERAND_TYPE_REGISTER ||
+		    !(o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+			continue;
+		full = ZydisRegisterGetLargestEnclosing(
+		    ZYDIS_MACHINE_MODE_LONG_64, o->reg.value);
+		if (gpr_of(full) >= 0)
+			mask |= 1u << gpr_of(full);
+	}
+	return mask;
+}
+
 static void gen_sequence(struct rng *r, struct test *t, unsigned count)
 {
 	uint64_t undefined = 0;
+	uint32_t gone = 0; /* registers written */
 
+	t->calm = rng_below(r, 4) != 0;
 	gen_regs(r, t);
 	while (t->count < count) {
 		struct decoded d;
@@ -639,6 +693,8 @@ static void gen_sequence(struct rng *r, struct test *t, unsigned count)
 		bool ignore;
 
 		if (!draw(r, false, b, &d) || t->len + d.insn.length > CODE_MAX - 1)
+			continue;
+		if (astray(t, &d, gone) && rng_below(r, 16))
 			continue;
 		tested = d.insn.cpu_flags ? d.insn.cpu_flags->tested : 0;
 		written = d.insn.cpu_flags ? d.insn.cpu_flags->modified |
@@ -656,6 +712,7 @@ static void gen_sequence(struct rng *r, struct test *t, unsigned count)
 		t->at[t->count++] = t->len;
 		aim_all(r, t, &d, t->len);
 		t->len += d.insn.length;
+		gone |= registers_written(&d);
 		now = undefined_flags(&d.insn, d.op, NULL, &ignore);
 		undefined = now == RF_STATUS ? now : (undefined & ~written) | now;
 		t->undefined_fault |= undefined;

@@ -221,7 +221,12 @@ int guest_start(const char *tier)
 	if (memory_create(&g.mem, RAM, false, false) < 0)
 		return -1;
 	g.cfg = config_new();
-	/* Translate at the first run: nothing here runs twice. */
+	if (g.cfg != NULL && strcmp(tier, "lockstep") == 0) {
+		if (config_set(g.cfg, "cpu.lockstep", "true") < 0)
+			return -1;
+		tier = "jit";
+	}
+	/* Translate at the first run. */
 	if (g.cfg == NULL || config_set(g.cfg, "cpu.tier", tier) < 0 ||
 	    config_set(g.cfg, "cpu.threshold", "1") < 0)
 		return -1;
@@ -254,13 +259,17 @@ uint8_t *guest_data(void)
 	return g.mem.base + PHYS_DATA;
 }
 
-static void load(struct soft_cpu *cpu, const struct test *t)
+static void load_code(const struct test *t)
 {
 	uint8_t *code = g.mem.base + PHYS_CODE + CODE_OFFSET;
 
 	memset(code, 0xcc, CODE_MAX);
 	memcpy(code, t->code, t->len);
 	memory_written(&g.mem, PHYS_CODE + CODE_OFFSET, CODE_MAX);
+}
+
+static void load(struct soft_cpu *cpu, const struct test *t)
+{
 	/* Whole state exchange flushes everything; the registers alone do not. */
 	memcpy(cpu->gpr, t->in.gpr, sizeof(cpu->gpr));
 	cpu->rip = cpu->next_rip = t->in.rip;
@@ -277,7 +286,7 @@ static void load(struct soft_cpu *cpu, const struct test *t)
 	cpu_update_mode(cpu);
 }
 
-int guest_run(const struct test *t, struct outcome *o)
+static int run(const struct test *t, struct outcome *o)
 {
 	struct soft_cpu *cpu = (struct soft_cpu *)(void *)g.vcpu;
 	const uint64_t *frame;
@@ -307,4 +316,17 @@ int guest_run(const struct test *t, struct outcome *o)
 	o->out.gpr[GPR_RSP] = frame[3];
 	memcpy(&o->out.fpu, cpu->fpu, sizeof(o->out.fpu));
 	return 0;
+}
+
+int guest_run(const struct test *t, struct outcome *o)
+{
+	load_code(t);
+	return run(t, o);
+}
+
+int guest_again(const struct test *t, struct outcome *o, bool cold)
+{
+	if (cold)
+		mmu_flush_all((struct soft_cpu *)(void *)g.vcpu);
+	return run(t, o);
 }

@@ -32,7 +32,7 @@
 #define ORACLE_GS   (ORACLE_DATA + 0x800u) /* GS base on both sides */
 #define CODE_OFFSET 0x7c0u                 /* of the test in its page */
 #define CODE_MAX    256u
-#define SEQ_MAX     8u
+#define SEQ_MAX     16u
 #define BATCH       128u
 
 struct regs {
@@ -56,6 +56,8 @@ struct test {
 	bool several;  /* one accesses memory more than once, in no fixed order */
 	bool in_steps; /* one raises SIMD exceptions in steps */
 	bool ignore_dest; /* undefined result: compare faults only */
+	bool calm;        /* few operands at the edges of pages */
+	uint32_t aimed;   /* registers that operands go through already, as bits */
 	struct regs in;
 };
 
@@ -107,6 +109,8 @@ uint8_t *host_data(void);
 int guest_start(const char *tier);
 void guest_stop(void);
 int guest_run(const struct test *t, struct outcome *out);
+/* The same code from the same registers once more; cold: with an empty TLB. */
+int guest_again(const struct test *t, struct outcome *out, bool cold);
 uint8_t *guest_data(void);
 
 static inline uint64_t data_hash(const uint8_t *data)

@@ -679,6 +679,18 @@ static uint32_t registers_written(const struct decoded *d)
 	return mask;
 }
 
+/* With a count of zero, perhaps known at run time only: no flag is written. */
+static bool may_keep_flags(const struct decoded *d)
+{
+	const ZydisDecodedOperand *last = &d->op[d->insn.operand_count_visible - 1];
+
+	if (d->insn.meta.category != ZYDIS_CATEGORY_SHIFT &&
+	    d->insn.meta.category != ZYDIS_CATEGORY_ROTATE)
+		return repeats(d);
+	return last->type != ZYDIS_OPERAND_TYPE_IMMEDIATE ||
+	       (last->imm.value.u & 31) == 0;
+}
+
 static void gen_sequence(struct rng *r, struct test *t, unsigned count)
 {
 	uint64_t undefined = 0;
@@ -701,6 +713,8 @@ static void gen_sequence(struct rng *r, struct test *t, unsigned count)
 						 d.insn.cpu_flags->set_0 |
 						 d.insn.cpu_flags->set_1
 					   : 0;
+		if (may_keep_flags(&d))
+			written = 0;
 		/*
 		 * Counts are known only at run time: anything a shift may leave
 		 * undefined.

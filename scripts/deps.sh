@@ -5,11 +5,11 @@ set -eu
 
 build="gcc libc6-dev make meson ninja-build pkg-config python3 acpica-tools
 	libzydis-dev liburing-dev libseccomp-dev libmd-dev libslirp-dev
-	libcmocka-dev"
+	libarchive-dev libcmocka-dev"
 run="grub-emu"
 demo="busybox-static cpio xorriso e2fsprogs xz-utils"
 check="clang libclang-rt-14-dev mandoc python3-pexpect git cu screen picocom tmux
-	iproute2 procps systemd"
+	iproute2 procps systemd makefs mtools dosfstools"
 bench="qemu-system-x86 fio iperf3 iproute2"
 
 # Debian 13's clang brings another version of its runtime.

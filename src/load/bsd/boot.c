@@ -100,7 +100,7 @@ int boot_after(struct loader *l, int seconds, const char *prompt)
 		if (delay != NULL) {
 			long n = strtol(delay, &end, 0);
 			if (end != delay)
-				seconds = (int)MAX(MIN(n, 86400L), -1L);
+				seconds = n < 0 ? -1 : (int)MIN(n, 86400L);
 		}
 	}
 	if (l->files.count == 0 && conf_load(l, NULL) != 0)

@@ -146,8 +146,7 @@ void con_unkey(struct console *c, int key)
 		c->pushed = key;
 }
 
-/* The rest of "ESC [ A"; the last byte, or 0 when it was the key alone. */
-static int escape_sequence(struct console *c)
+int con_sequence(struct console *c)
 {
 	int key = con_key(c, ESCAPE_WAIT);
 
@@ -209,7 +208,7 @@ int con_line(struct console *c, const char *prompt, char line[CON_LINE])
 			line[len = 0] = '\0';
 			show_line(c, prompt, line);
 		} else if (key == KEY_ESCAPE) {
-			int which = escape_sequence(c);
+			int which = con_sequence(c);
 			if (which == 'A' && at > 0)
 				at--;
 			else if (which == 'B' && at < c->histories)

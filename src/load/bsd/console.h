@@ -36,6 +36,8 @@ void con_raw(struct console *c, const char *text);
 /* A key, CON_TIMEOUT or CON_EOF; a negative time waits for ever. */
 int con_key(struct console *c, int milliseconds);
 void con_unkey(struct console *c, int key);
+/* After KEY_ESCAPE: the last byte of "ESC [ A", or 0 when it was the key alone. */
+int con_sequence(struct console *c);
 /* A line without its end, edited on the terminal. 0 or CON_EOF. */
 int con_line(struct console *c, const char *prompt, char line[CON_LINE]);
 /* Output between these stops at each screen; con_stopped(): no more is wanted. */

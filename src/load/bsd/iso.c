@@ -50,7 +50,8 @@ struct stream {
 static ssize_t stream_read(struct archive *a, void *arg, const void **buf)
 {
 	struct stream *s = arg;
-	size_t n = (size_t)MIN(s->m->size - MIN(s->at, s->m->size), BUFFER);
+	uint64_t left = s->m->size - MIN(s->at, s->m->size);
+	size_t n = (size_t)MIN(left, BUFFER);
 
 	if (n > 0 && media_read(s->m, s->at, s->buf, n) != 0) {
 		archive_set_error(a, EIO, "the image cannot be read");

@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "lib/util.h"
-#include "vmm/memory.h"
 
 int loader_fail(struct loader *l, const char *fmt, ...)
 {
@@ -23,7 +22,7 @@ int loader_fail(struct loader *l, const char *fmt, ...)
 uint64_t loader_low(const struct loader *l)
 {
 	/* Addresses in 32-bit words below 2 GiB: the handover's stack has such. */
-	return MIN(MIN(l->memory, MEMORY_LOW_LIMIT), 2 * GiB);
+	return MIN(l->memory, 2 * GiB);
 }
 
 unsigned loader_rows(const struct loader *l)
@@ -61,6 +60,8 @@ const char *loader_why(int err)
 		return "no such device";
 	case -EINVAL:
 		return "damaged, or no file system that is known";
+	case -EBADMSG:
+		return "packed, and damaged or cut";
 	case -ENOENT:
 		return "no such file or directory";
 	case -EFBIG:

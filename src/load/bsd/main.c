@@ -272,17 +272,16 @@ static int set_variables(struct loader *l, const struct options *o)
 	return err;
 }
 
-/* The device to load from, unless -e currdev said. */
-static void find_device(struct loader *l, const struct options *o)
+/* The device to load from, unless -e currdev said. false: told that there is none.
+ */
+static bool find_device(struct loader *l, const struct options *o)
 {
 	char name[DEV_NAME];
 
 	if (l->dev.current[0] != '\0')
-		return;
-	if (dev_choose(&l->dev, name)) {
-		(void)loader_set_device(l, name);
-		return;
-	}
+		return true;
+	if (dev_choose(&l->dev, name))
+		return loader_set_device(l, name) == 0;
 	if (l->dev.disks > 0 && dev_find_zfs(&l->dev, name))
 		con_printf(&l->con, zfs_text, name, o->name);
 	else if (l->dev.disks > 0)
@@ -295,25 +294,32 @@ static void find_device(struct loader *l, const struct options *o)
 		    "directory with -h.\n");
 	if (l->dev.disks > 0)
 		(void)loader_set_device(l, "disk0");
+	return false;
+}
+
+static bool says(const struct loader *l, const char *name, const char *word)
+{
+	const char *value = env_get(&l->env, name);
+
+	return value != NULL && strcasecmp(value, word) == 0;
 }
 
 static void run(struct loader *l, const struct options *o)
 {
 	con_printf(
 	    &l->con, "\nFreeBSD loader of bhyve for Linux %s\n", BHYVE_VERSION);
-	find_device(l, o);
-	conf_read(l);
-	if (env_get(&l->env, "loaddev") == NULL && l->dev.current[0] != '\0')
-		(void)env_set(&l->env, "loaddev", env_get(&l->env, "currdev"));
-	const char *off = env_get(&l->env, "beastie_disable");
-	if (l->end == LOADER_RUNNING &&
-	    (off == NULL || strcasecmp(off, "yes") != 0))
-		menu_run(l);
-	const char *delay = env_get(&l->env, "autoboot_delay");
-	if (l->end == LOADER_RUNNING && !l->autoboot_done &&
-	    (delay == NULL || strcasecmp(delay, "no") != 0) &&
-	    boot_after(l, -1, NULL) != 0)
-		con_printf(&l->con, "%s\n", l->error);
+	if (find_device(l, o)) {
+		conf_read(l);
+		if (env_get(&l->env, "loaddev") == NULL)
+			(void)env_set(
+			    &l->env, "loaddev", env_get(&l->env, "currdev"));
+		if (l->end == LOADER_RUNNING && !says(l, "beastie_disable", "yes"))
+			menu_run(l);
+		if (l->end == LOADER_RUNNING && !l->autoboot_done &&
+		    !says(l, "autoboot_delay", "no") &&
+		    boot_after(l, -1, NULL) != 0)
+			con_printf(&l->con, "%s\n", l->error);
+	}
 	command_prompt(l);
 }
 

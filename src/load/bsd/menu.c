@@ -276,6 +276,8 @@ static bool options_key(struct menu *m, int key)
 
 static void handle(struct menu *m, int key)
 {
+	if (key == KEY_ESCAPE && con_sequence(&m->l->con) != 0)
+		return; /* an arrow */
 	if (key >= 'A' && key <= 'Z')
 		key += 'a' - 'A';
 	if ((m->screen == MAIN ? main_key(m, key) : options_key(m, key)) &&

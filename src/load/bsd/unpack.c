@@ -55,7 +55,7 @@ int unpack(
 	struct archive *a = open_packed(data, len);
 	size_t room = 0, n = 0;
 	uint8_t *p = NULL;
-	int err = a == NULL ? -EINVAL : 0;
+	int err = a == NULL ? -EBADMSG : 0;
 
 	while (err == 0) {
 		if (room - n < MiB) {
@@ -71,7 +71,7 @@ int unpack(
 		if (got == 0)
 			break;
 		if (got < 0)
-			err = -EINVAL;
+			err = -EBADMSG;
 		else if ((n += (size_t)got) > limit)
 			err = -EFBIG;
 	}

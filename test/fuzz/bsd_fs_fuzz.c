@@ -79,7 +79,7 @@ static void make_ufs(bool second)
 static void make_fat(unsigned bits)
 {
 	unsigned total = bits == 12 ? 384 : bits == 16 ? 6000 : 70000;
-	unsigned table = bits == 12 ? 2 : bits == 16 ? 24 : 547;
+	unsigned table = bits == 12 ? 2 : bits == 16 ? 24 : 8;
 	size_t root = (1 + (bits == 32 ? 0 : table)) * 512ul;
 
 	put(11, 2, 512);

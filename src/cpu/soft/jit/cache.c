@@ -386,10 +386,18 @@ void code_patch(struct jit *j, uint8_t *rel32, const uint8_t *to)
 
 static void edge_patch(struct jit *j, struct edge *e, const uint8_t *to)
 {
+	static const uint8_t nop[] = { 0x0f, 0x1f, 0x44, 0, 0 };
 	const struct trans *from = e->from;
 
 	/* Where this jump began there is another edge's now: see above. */
-	if (!from->headless || e->at >= j->code_rw + from->code + JUMP_LEN)
+	if (from->headless && e->at < j->code_rw + from->code + JUMP_LEN)
+		return;
+	if (e->nop)
+		e->at[-1] = 0xe9;
+	e->nop = to == e->at + j->hot.x + 4 && e->at[-1] == 0xe9;
+	if (e->nop)
+		memcpy(e->at - 1, nop, sizeof(nop));
+	else
 		code_patch(j, e->at, to);
 }
 

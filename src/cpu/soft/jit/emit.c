@@ -43,6 +43,7 @@ void emit_modrm(struct emit *e, int reg, const struct emem *m, unsigned tail)
 
 void emit_const(struct emit *e, int reg, uint64_t v)
 {
+	e->t1 += reg == H_T1;
 	if (v <= UINT32_MAX) {
 		if (reg >= 8)
 			emit8(e, 0x41);

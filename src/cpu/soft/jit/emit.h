@@ -31,6 +31,7 @@ struct emit {
 	uint8_t *p;
 	uint8_t *end;
 	ptrdiff_t x;
+	unsigned t1;		/* changes whenever T1 may */
 };
 
 /* A memory operand: [rip -> at] when at is set, else [base + index * scale + disp]. */
@@ -98,6 +99,7 @@ static inline void emit_m(struct emit *e, int w, uint8_t op, int reg, struct eme
 {
 	unsigned rex = emem_rex(reg, &m) | (w ? 8 : 0);
 
+	e->t1 += reg == H_T1;
 	if (rex)
 		emit8(e, 0x40 | rex);
 	emit8(e, op);
@@ -109,6 +111,7 @@ static inline void emit_r(struct emit *e, int w, uint8_t op, int reg, int rm)
 {
 	unsigned rex = (w ? 8 : 0) | (reg >> 3 & 1) << 2 | (rm >> 3 & 1);
 
+	e->t1 += reg == H_T1 || rm == H_T1;
 	if (rex)
 		emit8(e, 0x40 | rex);
 	emit8(e, op);

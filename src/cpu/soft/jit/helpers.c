@@ -333,13 +333,6 @@ static const uint8_t *interpret(struct jit *j, const struct site *site)
 	return j->code_rx + t->pc[i + 1];
 }
 
-const uint8_t *jit_h_interp(struct jit *j, uint32_t site, uint64_t unused)
-{
-	(void)unused;
-	j->cpu->rip = site_rip(&j->sites[site]);
-	return interpret(j, &j->sites[site]);
-}
-
 /* From the site's instruction to the end of its block. */
 static const uint8_t *interpret_rest(struct jit *j, const struct site *site)
 {
@@ -365,6 +358,16 @@ static const uint8_t *interpret_rest(struct jit *j, const struct site *site)
 			break;
 	} while (++in != end && !cpu->stop_block);
 	return go_fast(j);
+}
+
+const uint8_t *jit_h_interp(struct jit *j, uint32_t site, uint64_t unused)
+{
+	(void)unused;
+	j->cpu->rip = site_rip(&j->sites[site]);
+	/* Behind an instruction that does not expect to be interpreted T1 is in use. */
+	if (site == SITE_FAULT)
+		return interpret_rest(j, &j->sites[site]);
+	return interpret(j, &j->sites[site]);
 }
 
 /* One such access takes about a microsecond: is that more than a few percent? */

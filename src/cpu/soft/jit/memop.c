@@ -91,6 +91,18 @@ static void cold_tail(struct tr *c, uint32_t site)
 	emit_jmp(&c->j->cold, c->j->stub_miss);
 }
 
+/* T1 = what leads from guest to host addresses for whoever passed the site's check. */
+static void load_delta(struct tr *c, uint32_t site)
+{
+	struct emit *e = &c->j->hot;
+
+	if (c->t1_site == site && c->t1 == e->t1)
+		return;
+	emit_load(e, H_T1, emem_at(&c->j->slots[site].delta));
+	c->t1_site = site;
+	c->t1 = e->t1;
+}
+
 static unsigned scale_shift(unsigned scale)
 {
 	return __builtin_ctz(scale | 8);
@@ -265,7 +277,7 @@ bool mem_check(struct tr *c, const struct address *a, unsigned size, char kind,
 		if (!g) {
 			check_t0(c, size, kind, m);
 		} else {
-			emit_load(&c->j->hot, H_T1, emem_at(&c->j->slots[g->site].delta));
+			load_delta(c, g->site);
 			*m = t0 ? emem_sum(H_T0, H_T1, 0) :
 			    emem_sum(host_reg(a->base), H_T1, (int32_t)a->disp);
 		}

@@ -127,6 +127,7 @@ struct edge {
 	uint8_t *cold;		/* where it goes unlinked */
 	uint64_t rip;		/* target */
 	bool inlined;		/* its jump is left out: to follows from */
+	bool nop;		/* its jump would go to where it ends */
 };
 
 /*

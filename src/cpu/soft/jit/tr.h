@@ -54,6 +54,8 @@ struct tr {
 	uint32_t live_at[BLOCK_MAX + 1];
 	uint16_t off[BLOCK_MAX + 1]; /* of each instruction from the first */
 	bool uses_fp;
+	uint32_t t1_site;	/* T1 holds the delta of its slot, if hot.t1 is still t1 */
+	unsigned t1;
 	uint64_t handed;	/* instructions left to the interpreter, as bits */
 	unsigned ngroups, nmembers;
 	struct group group[GROUPS_MAX];

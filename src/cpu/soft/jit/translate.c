@@ -11,6 +11,7 @@ void tr_fallback(struct tr *c)
 	emit_const(&c->j->hot, H_T1, site_new(c));
 	emit_jmp(&c->j->hot, c->j->stub_interp);
 	c->handed |= BIT64(c->i);
+	c->j->hot.t1++;
 }
 
 static bool middle(struct tr *c)
@@ -39,6 +40,7 @@ static void one(struct tr *c)
 	c->t->pc[c->i] = emit_pc(&c->j->hot) - c->j->code_rx;
 	group_checks(c);
 	if (tr_system(c)) {
+		c->j->hot.t1++;
 		if (c->in->flags & INSN_END)
 			tr_edge_jmp(c, c->next);
 		return;
@@ -81,6 +83,7 @@ static void body(struct tr *c, bool fp)
 	t->code = c->j->hot.p - c->j->code_rw;
 	t->entry = emit_pc(&c->j->hot);
 	t->uses_fp = fp;
+	c->t1_site = SITE_FAULT;
 	c->handed = 0;
 	if (fp)
 		prologue(c);

@@ -64,6 +64,8 @@ uint32_t jit_key(const struct soft_cpu *cpu)
 		key |= KEY_AVX;
 	if (cpu->cpl == 3 && cpu->cr4 & CR4_TSD)
 		key |= KEY_TSD;
+	if (cpu->cpl == 0 && cpu->cr4 & CR4_SMAP)
+		key |= KEY_SMAP;
 	return key;
 }
 
@@ -87,6 +89,23 @@ static void narrow(struct soft_cpu *cpu)
 		cpu->gpr[i] = (uint32_t)cpu->gpr[i];
 }
 
+unsigned key_number(struct jit *j, uint32_t key)
+{
+	unsigned k;
+
+	for (k = 0; k < j->nkeys && j->key[k] != key; k++)
+		;
+	if (k < j->nkeys || k == JIT_KEYS)
+		return k;
+	j->key[k] = key;
+	j->pair_rsp[k] = j->pair_top[k];
+	/* The interpreter's flags at a return are compared, too. */
+	j->exact[k] = j->lock != NULL;
+	for (unsigned i = 0; i < JIT_TABLE; i++)
+		j->table[k * JIT_TABLE + i] = j->stub_dispatch;
+	return j->nkeys++;
+}
+
 /* Makes the state's key current. False: not for us. */
 static bool use_key(struct jit *j)
 {
@@ -99,19 +118,9 @@ static bool use_key(struct jit *j)
 		narrow(j->cpu);
 	if (j->nkeys && j->key[j->keyid] == key)
 		return true;
-	for (k = 0; k < j->nkeys && j->key[k] != key; k++)
-		;
+	k = key_number(j, key);
 	if (k == JIT_KEYS)
 		return false;
-	if (k == j->nkeys) {
-		j->key[k] = key;
-		j->pair_rsp[k] = j->pair_top[k];
-		/* The interpreter's flags at a return are compared, too. */
-		j->exact[k] = j->lock != NULL;
-		for (unsigned i = 0; i < JIT_TABLE; i++)
-			j->table[k * JIT_TABLE + i] = j->stub_dispatch;
-		j->nkeys++;
-	}
 	if (j->rsp)
 		j->pair_rsp[j->keyid] = j->rsp;
 	j->keyid = k;

@@ -181,6 +181,7 @@ static void view_put(const struct lockstep *k, struct soft_cpu *cpu, const struc
 	memcpy(cpu->gpr, v->gpr, sizeof(v->gpr));
 	cpu->rip = cpu->next_rip = v->rip;
 	cpu->rflags = v->rflags;
+	cpu_update_mode(cpu);
 	cpu->seg[SEG_GS].base = v->gs_base;
 	cpu->kernel_gs_base = v->kernel_gs_base;
 	if (k->t->uses_fp)

@@ -44,7 +44,11 @@ static uint32_t killed(const struct insn *in)
 bool plan_transparent(const struct insn *in)
 {
 	switch (in->mnemonic) {
+	case ZYDIS_MNEMONIC_CLAC:
+	case ZYDIS_MNEMONIC_CLD:
 	case ZYDIS_MNEMONIC_CLI:
+	case ZYDIS_MNEMONIC_STAC:
+	case ZYDIS_MNEMONIC_STD:
 	case ZYDIS_MNEMONIC_STI:
 	case ZYDIS_MNEMONIC_SWAPGS:
 	case ZYDIS_MNEMONIC_RDTSC:

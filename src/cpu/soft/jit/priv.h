@@ -34,6 +34,7 @@
 #define KEY_COMPAT   64u	/* 32-bit code; FS, GS: flat but for their base */
 #define KEY_FS	     128u
 #define KEY_GS	     256u
+#define KEY_SMAP     512u	/* of kernels: AC decides about user pages */
 #define KEY_NONE     0xffffffffu /* not for the translator */
 
 struct slot {
@@ -322,6 +323,8 @@ const uint8_t *jit_h_poll(struct jit *j, uint32_t edge, uint64_t unused);
 const uint8_t *jit_h_icall(struct jit *j, uint32_t icall, uint64_t rip);
 const uint8_t *jit_h_exact(struct jit *j, uint32_t site, uint64_t unused);
 uint32_t jit_key(const struct soft_cpu *cpu);
+/* Its number, a new one if need be; JIT_KEYS: no room. */
+unsigned key_number(struct jit *j, uint32_t key);
 void jit_fpu_save(struct jit *j);
 uint64_t jit_now_ns(void);
 

@@ -1,6 +1,6 @@
 /*
  * Hot system instructions that need no helper: at CPL 0 (a kernel's key means
- * exactly that) CLI, STI, SWAPGS; anywhere RDTSC, RDTSCP, PUSHFQ.
+ * exactly that) CLI, STI, SWAPGS, STAC, CLAC; anywhere RDTSC, RDTSCP, PUSHFQ, CLD, STD.
  *
  * STI holds interrupts off for one instruction. When no interrupt waits nobody can
  * tell, so only intr_waiting sends it to the interpreter.
@@ -28,14 +28,46 @@ static void flags_release(struct tr *c)
 	emit_load(&c->j->hot, H_RAX, emem_at(&c->j->rax));
 }
 
-static bool cli(struct tr *c)
+/* Sets or clears a bit of byte n of RFLAGS. */
+static bool rflag(struct tr *c, unsigned n, uint8_t bit, bool set)
 {
 	struct emit *e = &c->j->hot;
 
 	flags_hold(c);
-	emit_m(e, 0, 0x80, 4, rflags_byte(c, 1), 1); /* and */
-	emit8(e, (uint8_t)~(RF_IF >> 8));
+	emit_m(e, 0, 0x80, set ? 1 : 4, rflags_byte(c, n), 1); /* or, and */
+	emit8(e, set ? bit : (uint8_t)~bit);
 	flags_release(c);
+	return true;
+}
+
+static bool cli(struct tr *c)
+{
+	return rflag(c, 1, RF_IF >> 8, false);
+}
+
+/*
+ * STAC, CLAC: what follows has another key, and its pairing stack. Without SMAP AC
+ * means nothing to a kernel.
+ */
+static bool write_ac(struct tr *c, bool set)
+{
+	struct jit *j = c->j;
+	struct emit *e = &j->hot;
+	enum mmu_idx idx = set ? MMU_KERNEL : MMU_KERNEL_SMAP;
+	unsigned k;
+
+	if (!(cpu_policy(j->cpu)->cr4_mask & CR4_SMAP))
+		return false;
+	if (!(c->key & KEY_SMAP) || key_idx(c->key) == idx)
+		return rflag(c, 2, RF_AC >> 16, set);
+	k = key_number(j, (c->key & ~KEY_IDX_MASK) | idx);
+	if (k == JIT_KEYS)
+		return false;
+	rflag(c, 2, RF_AC >> 16, set);
+	emit_m(e, 0, 0xc6, 0, emem_at(&j->cpu->mmu_idx), 1), emit8(e, idx);
+	emit_m(e, 0, 0xc7, 0, emem_at(&j->keyid), 4), emit32(e, k);
+	emit_store(e, emem_at(&j->pair_rsp[c->keyid]), H_RSP);
+	emit_load(e, H_RSP, emem_at(&j->pair_rsp[k]));
 	return true;
 }
 
@@ -47,11 +79,7 @@ static bool sti(struct tr *c)
 	emit_const(cold, H_T1, site_new(c));
 	emit_jmp(cold, c->j->stub_interp);
 	emit_byte_clear(e, emem_at(&c->j->cpu->intr_waiting), c->live != 0, at);
-	flags_hold(c);
-	emit_m(e, 0, 0x80, 1, rflags_byte(c, 1), 1); /* or */
-	emit8(e, RF_IF >> 8);
-	flags_release(c);
-	return true;
+	return rflag(c, 1, RF_IF >> 8, true);
 }
 
 static bool swapgs(struct tr *c)
@@ -132,6 +160,14 @@ bool tr_system(struct tr *c)
 		return kernel && sti(c);
 	case ZYDIS_MNEMONIC_SWAPGS:
 		return kernel && swapgs(c);
+	case ZYDIS_MNEMONIC_STAC:
+		return kernel && write_ac(c, true);
+	case ZYDIS_MNEMONIC_CLAC:
+		return kernel && write_ac(c, false);
+	case ZYDIS_MNEMONIC_CLD:
+		return rflag(c, 1, 1u << 2, false);
+	case ZYDIS_MNEMONIC_STD:
+		return rflag(c, 1, 1u << 2, true);
 	case ZYDIS_MNEMONIC_RDTSC:
 		return rdtsc(c, false);
 	case ZYDIS_MNEMONIC_RDTSCP:

@@ -20,7 +20,7 @@
 #define HASH_BITS  15
 #define PAGE_BITS  12
 #define FRONT_BITS 13
-#define CACHE_MAX  (64 * MiB) /* decoded blocks of one vCPU */
+#define CACHE_MAX  (32 * MiB) /* decoded blocks of one vCPU */
 #define NO_PAGE    (~UINT64_C(0))
 
 struct code_page {

@@ -234,6 +234,8 @@ static void native_vector_store(struct soft_cpu *cpu, const struct insn *in)
  */
 static bool tiny_result(const struct fpu_image *f, const struct native_stub *s)
 {
+	unsigned mantissa = s->elem_size == 2 ? 10 : s->elem_size == 4 ? 23 : 52;
+
 	for (unsigned i = 0; i < s->elem_count; i++) {
 		unsigned at = i * s->elem_size;
 		const uint8_t *p =
@@ -241,8 +243,8 @@ static bool tiny_result(const struct fpu_image *f, const struct native_stub *s)
 		uint64_t v = 0;
 
 		memcpy(&v, p, s->elem_size);
-		v &= s->elem_size == 4 ? 0x7fffffff : INT64_MAX;
-		if (v != 0 && v >> (s->elem_size == 4 ? 23 : 52) == 0)
+		v &= ~BIT64(s->elem_size * 8 - 1);
+		if (v != 0 && v >> mantissa == 0)
 			return true;
 	}
 	return false;

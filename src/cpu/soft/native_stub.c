@@ -476,6 +476,11 @@ static int describe(struct native_stub *s, const struct native_decoded *d,
 			s->elem_size = (uint8_t)(d->op[0].element_size / 8);
 			s->elem_count =
 			    is_scalar(zi) ? 1 : (uint8_t)d->op[0].element_count;
+		} else if (zi->mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH &&
+		    is_vector(&d->op[0])) {
+			s->dest = (uint8_t)ZydisRegisterGetId(d->op[0].reg.value);
+			s->elem_size = 2;
+			s->elem_count = (uint8_t)(d->op[1].size / 32);
 		}
 	}
 	return 0;

@@ -41,6 +41,11 @@ static uint32_t compat_key(const struct soft_cpu *cpu)
 	    (unlimited(&cpu->seg[SEG_GS]) ? KEY_GS : 0);
 }
 #define CROSSINGS 32
+/*
+ * Runs of a block before it is translated: half of what a boot runs at all runs less
+ * often, and translating takes as long as interpreting a block twenty times.
+ */
+#define THRESHOLD 8
 
 uint32_t jit_key(const struct soft_cpu *cpu)
 {
@@ -482,7 +487,7 @@ int jit_create(struct soft_cpu *cpu)
 		return rc;
 	if (cfg && (config_get_bool(cfg, "cpu.perfmap", false, &perfmap) < 0 ||
 	    config_get_num(cfg, "cpu.shake", 0, 0, 1000000000, &shake) < 0 ||
-	    config_get_num(cfg, "cpu.threshold", 2, 1, 1000000, &threshold) < 0)) {
+	    config_get_num(cfg, "cpu.threshold", THRESHOLD, 1, 1000000, &threshold) < 0)) {
 		cache_destroy(j);
 		cpu->jit = NULL;
 		return -EINVAL;

@@ -27,12 +27,15 @@ static uint32_t killed(const struct insn *in)
 	case ZYDIS_MNEMONIC_SHLD:
 	case ZYDIS_MNEMONIC_SHRD: {
 		const struct operand *o = &in->op[in->nopnd - 1];
+		unsigned count;
 
-		/* A count of zero writes nothing. */
-		if (in->nopnd < 2 || o->kind != OPND_IMM ||
-		    (in->imm & (in->op[0].size == 8 ? 63 : 31)) == 0)
+		/* A count of zero writes nothing; RCL and RCR go round by 9 and 17. */
+		if (in->nopnd < 2 || o->kind != OPND_IMM)
 			return 0;
-		return in->flags_written;
+		count = in->imm & (in->op[0].size == 8 ? 63 : 31);
+		if (in->mnemonic == ZYDIS_MNEMONIC_RCL || in->mnemonic == ZYDIS_MNEMONIC_RCR)
+			count %= in->op[0].size * 8 + 1;
+		return count ? in->flags_written : 0;
 	}
 	default:
 		if (in->flags & (INSN_REP | INSN_REPNE))

@@ -135,15 +135,17 @@ int nmdm_parse_pair(struct nmdm_path *p, const char *name, const char *dir)
 {
 	bool whole = strncmp(name, PREFIX, strlen(PREFIX)) == 0;
 	const char *why = NULL;
-	int len =
-	    snprintf(p->pair, sizeof(p->pair), "%s%s", whole ? "" : PREFIX, name);
+	size_t len = strlen(name) + (whole ? 0 : strlen(PREFIX));
+
+	snprintf(p->pair, sizeof(p->pair), "%s", whole ? "" : PREFIX);
+	strncat(p->pair, name, sizeof(p->pair) - 1 - strlen(p->pair));
 
 	if (strchr(name, '/') != NULL)
 		why = "has a '/' in it";
 	else if (len > NMDM_PAIR_MAX)
 		why = "is too long";
 	else
-		why = pair_error(p->pair, (size_t)len);
+		why = pair_error(p->pair, len);
 	if (why != NULL) {
 		log_error(
 		    "\"%s\" cannot name a null modem: it %s; use a number or a "

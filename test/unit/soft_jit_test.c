@@ -14,6 +14,7 @@ static int setup(void **state)
 	config = config_new();
 	assert_non_null(config);
 	assert_int_equal(config_set(config, "cpu.tier", "jit"), 0);
+	assert_int_equal(config_set(config, "cpu.threshold", "1"), 0);
 	fixture_new_with(&f, 1, config);
 	assert_int_equal(engine_soft.thread_start(f.vcpu[0]), 0);
 	fixture_state(&f, 0, LONG);

@@ -65,14 +65,17 @@ static void loop(struct tr *c, unsigned cc)
 {
 	struct emit *e = &c->j->hot, *cold = &c->j->cold;
 	uint32_t n = edge_new(c, c->t->rip);
-	const uint8_t *head = c->j->code_rx + c->t->pc[0], *at = emit_pc(cold);
+	const uint8_t *head = c->j->code_rx + c->t->pc[0], *at = emit_pc(cold), *again;
 
 	emit_const(cold, H_T1, n);
 	emit_jmp(cold, c->j->stub_poll);
 	tr_edge_jcc(c, cc ^ 1, c->next);
+	again = emit_pc(e);
 	emit_cmp_imm8(e, 4, emem_at(&c->j->cpu->link.events), 0);
-	emit_jcc_near(e, CC_E, head);
-	emit_jmp(e, at);
+	emit_jcc(e, CC_NE, at);
+	if (loop_fast(c, cc, again))
+		return;
+	emit_jmp(e, head);
 }
 
 static void conditional(struct tr *c, uint64_t to)

@@ -145,7 +145,7 @@ static void emit_address(struct tr *c, const struct address *a)
 }
 
 /* A constant address: the slot is good for it or empty. */
-static void check_constant(struct tr *c, uint64_t addr, unsigned size, char kind,
+static uint32_t check_constant(struct tr *c, uint64_t addr, unsigned size, char kind,
     struct emem *m)
 {
 	struct emit *e = &c->j->hot, *cold = &c->j->cold;
@@ -173,6 +173,7 @@ static void check_constant(struct tr *c, uint64_t addr, unsigned size, char kind
 	cold_tail(c, site);
 	emit_load(e, H_T1, emem_at(&s->delta));
 	*m = emem_base(H_T1, 0);
+	return site;
 }
 
 /* The jump of a check that failed, to what is about to be put into cold. */
@@ -253,7 +254,7 @@ static const struct group *grouped(const struct tr *c, const struct address *a,
 
 bool mem_needs_t0(const struct tr *c, const struct address *a, unsigned size, char kind)
 {
-	if (a->constant)
+	if (a->constant || c->fast)
 		return false;
 	if (!plain(c, a) || a->index != REG_NONE || spilled(a->base) ||
 	    address_wraps(c, a->index, (int32_t)a->disp))
@@ -261,22 +262,42 @@ bool mem_needs_t0(const struct tr *c, const struct address *a, unsigned size, ch
 	return c->live && !grouped(c, a, size, kind);
 }
 
+/* An access that is known to be good: see loop.c. */
+static void mem_fast(struct tr *c, const struct address *a, struct emem *m)
+{
+	load_delta(c, c->site_of[c->i]);
+	if (a->constant) {
+		*m = emem_base(H_T1, 0);
+		return;
+	}
+	*m = emem_sum(host_reg(a->base), H_T1, (int32_t)a->disp);
+	if (a->index == REG_NONE)
+		return;
+	emit_lea(&c->j->hot, H_T1, emem_sum(m->base, H_T1, 0));
+	*m = (struct emem){ H_T1, host_reg(a->index), scale_shift(a->scale),
+		(int32_t)a->disp, NULL };
+}
+
 bool mem_check(struct tr *c, const struct address *a, unsigned size, char kind,
     struct emem *m)
 {
 	const struct group *g = grouped(c, a, size, kind);
 	bool t0 = mem_needs_t0(c, a, size, kind);
+	uint32_t *site = &c->site_of[c->i];
 
-	if (a->constant) {
-		check_constant(c, a->disp, size, kind, m);
+	if (c->fast) {
+		mem_fast(c, a, m);
+	} else if (a->constant) {
+		*site = check_constant(c, a->disp, size, kind, m);
 	} else if (!t0 && !g) {
-		check_base(c, host_reg(a->base), (int32_t)a->disp, size, kind, m);
+		*site = check_base(c, host_reg(a->base), (int32_t)a->disp, size, kind, m);
 	} else {
 		if (t0)
 			emit_address(c, a);
 		if (!g) {
-			check_t0(c, size, kind, m);
+			*site = check_t0(c, size, kind, m);
 		} else {
+			*site = g->site;
 			load_delta(c, g->site);
 			*m = t0 ? emem_sum(H_T0, H_T1, 0) :
 			    emem_sum(host_reg(a->base), H_T1, (int32_t)a->disp);

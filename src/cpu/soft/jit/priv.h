@@ -159,6 +159,8 @@ struct trans {
 	uint64_t rip;
 	uint64_t page[2], lo[2], hi[2]; /* physical bytes it depends on */
 	uint32_t *pc;		/* host address of each insn, from code; n + 1 */
+	uint32_t *fast_pc;	/* of those of the copy without checks, n, see loop.c */
+	uint32_t fast;		/* where that is, from code_rx; 0: there is none */
 	uint8_t *entry;		/* in-page direct jumps */
 	uint8_t *entry_tok;	/* any direct jump; NULL: not made yet */
 	uint8_t *entry_ind;	/* with T0 = target; NULL: not made yet */

@@ -43,6 +43,7 @@ static bool to_interpreter(struct jit *j, ucontext_t *uc)
 {
 	greg_t *r = uc->uc_mcontext.gregs;
 	uint64_t off = (uint64_t)r[REG_RIP] - (uint64_t)(uintptr_t)j->code_rx;
+	const uint32_t *pc;
 	struct trans *t;
 	unsigned i;
 
@@ -51,7 +52,8 @@ static bool to_interpreter(struct jit *j, ucontext_t *uc)
 	t = trans_at(j, off);
 	if (!t || t->dead)
 		return false;
-	for (i = 0; i + 1 < t->n && t->pc[i + 1] <= off; i++)
+	pc = t->fast && off >= t->fast ? t->fast_pc : t->pc;
+	for (i = 0; i + 1 < t->n && pc[i + 1] <= off; i++)
 		;
 	j->sites[SITE_FAULT] = (struct site){ .t = t, .insn = i };
 	j->stats.signals++;

@@ -54,6 +54,8 @@ struct tr {
 	uint32_t live_at[BLOCK_MAX + 1];
 	uint16_t off[BLOCK_MAX + 1]; /* of each instruction from the first */
 	bool uses_fp;
+	uint32_t site_of[BLOCK_MAX]; /* of each instruction's access; 0: none */
+	bool fast;		/* the copy that needs no checks: loop.c */
 	uint32_t t1_site;	/* T1 holds the delta of its slot, if hot.t1 is still t1 */
 	unsigned t1;
 	uint64_t handed;	/* instructions left to the interpreter, as bits */
@@ -158,6 +160,13 @@ bool tr_leave(struct tr *c);
 
 /* system.c */
 bool tr_system(struct tr *c);
+
+/* loop.c: the rounds to come, to be emitted where a round ended and flags are dead. */
+bool loop_fast(struct tr *c, unsigned cc, const uint8_t *again);
+
+/* translate.c: c->i becomes the current instruction; and any but branches. */
+void tr_enter(struct tr *c);
+bool tr_middle(struct tr *c);
 
 /* branch.c: the last instruction of the block. */
 bool tr_branch(struct tr *c);

@@ -14,7 +14,7 @@ void tr_fallback(struct tr *c)
 	c->j->hot.t1++;
 }
 
-static bool middle(struct tr *c)
+bool tr_middle(struct tr *c)
 {
 	switch (c->in->mnemonic) {
 	case ZYDIS_MNEMONIC_LEA:
@@ -30,13 +30,19 @@ static bool middle(struct tr *c)
 	}
 }
 
-static void one(struct tr *c)
+void tr_enter(struct tr *c)
 {
 	c->in = &c->b->insn[c->i];
 	c->rip = c->t->rip + c->off[c->i];
 	c->next = (c->rip + c->in->len) & c->rip_mask;
 	c->live = c->live_at[c->i];
 	c->live_after = c->live_at[c->i + 1];
+}
+
+static void one(struct tr *c)
+{
+	tr_enter(c);
+	c->site_of[c->i] = 0;
 	c->t->pc[c->i] = emit_pc(&c->j->hot) - c->j->code_rx;
 	group_checks(c);
 	if (tr_system(c)) {
@@ -50,7 +56,7 @@ static void one(struct tr *c)
 			tr_fallback(c), c->j->stats.fallbacks++;
 		return;
 	}
-	if (!middle(c))
+	if (!tr_middle(c))
 		tr_fallback(c), c->j->stats.fallbacks++;
 }
 
@@ -83,6 +89,7 @@ static void body(struct tr *c, bool fp)
 	t->code = c->j->hot.p - c->j->code_rw;
 	t->entry = emit_pc(&c->j->hot);
 	t->uses_fp = fp;
+	t->fast = 0;
 	c->t1_site = SITE_FAULT;
 	c->handed = 0;
 	if (fp)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Debian packages the project needs, only those that are missing.
-# usage: deps.sh GROUP...   (build run demo check bench)
+# usage: deps.sh GROUP...   (build run demo check long bench)
 set -eu
 
 build="gcc libc6-dev make meson ninja-build pkg-config python3 acpica-tools
@@ -10,6 +10,7 @@ run="grub-emu"
 demo="busybox-static cpio xorriso e2fsprogs xz-utils"
 check="clang libclang-rt-14-dev mandoc python3-pexpect git cu screen picocom tmux
 	iproute2 procps systemd makefs mtools dosfstools"
+long="mmdebstrap clang-tidy"
 bench="qemu-system-x86 fio iperf3 iproute2"
 
 # Debian 13's clang brings another version of its runtime.
@@ -21,9 +22,9 @@ fi
 want=
 for group in "$@"; do
 	case $group in
-	build | run | demo | check | bench) eval "want=\"\$want \$$group\"" ;;
+	build | run | demo | check | long | bench) eval "want=\"\$want \$$group\"" ;;
 	*)
-		echo "deps.sh: unknown group '$group' (build run demo check bench)" >&2
+		echo "deps.sh: unknown group '$group' (build run demo check long bench)" >&2
 		exit 2
 		;;
 	esac

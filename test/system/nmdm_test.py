@@ -407,6 +407,7 @@ def test_locks(flow: Flow):
         guest = bhyve(flow)
         guest.expect(rf"removed {lock_b}: process {dead.pid}[^:]* is\s+gone")
         assert not os.path.exists(lock_b)
+        guest.expect_exact("other end")
         guest.kill()
         with open(lock_a, "w", encoding="ascii") as f:
             f.write(f"{os.getpid():10d}\n")

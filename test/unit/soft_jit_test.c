@@ -100,6 +100,29 @@ static void test_access_behind_a_string_instruction(void **state)
 	assert_int_equal(fixture_read(&f, DATA + MEMORY_PAGE, 8), 1);
 }
 
+/* A return with flags, when no call is outstanding, leaves nothing for the next one. */
+static void test_returns_without_calls(void **state)
+{
+	/*
+	 * lea rax, [rip + 4]; push rax; cmp eax, eax; ret
+	 * lea rax, [rip + 2]; push rax; ret; hlt
+	 */
+	static const uint8_t code[] = { 0x48, 0x8d, 0x05, 4, 0, 0, 0, 0x50, 0x39, 0xc0, 0xc3,
+		0x48, 0x8d, 0x05, 2, 0, 0, 0, 0x50, 0xc3, 0xf4 };
+	const uint64_t page = 0x40000000;
+
+	(void)state;
+	fixture_map(&f, page, DATA, 12, 3);
+	fixture_code(&f, CODE, code, sizeof(code));
+	for (int i = 0; i < 8; i++) {
+		f.cpu->halted = false;
+		f.cpu->rip = CODE;
+		f.cpu->gpr[GPR_RSP] = page + 256;
+		assert_int_equal(engine_soft.run(f.vcpu[0]), ENGINE_HALT);
+		assert_int_equal(f.cpu->rip, CODE + sizeof(code));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -107,6 +130,8 @@ int main(void)
 		    test_short_block_between_two_others, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 		    test_access_behind_a_string_instruction, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+		    test_returns_without_calls, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

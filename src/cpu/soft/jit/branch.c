@@ -221,8 +221,12 @@ static bool ret(struct tr *c)
 		emit8(e, 0xc3);
 		return true;
 	}
-	/* With flags that a return site would lose if the return is not its own. */
-	emit_lea(e, H_RSP, emem_base(H_RSP, 8));
+	/*
+	 * With flags that a return site would lose if the return is not its own. All
+	 * pairs are forgotten: to drop one when there is none would uncover what lies
+	 * above the stack, at best nothing, at worst returns into code long gone.
+	 */
+	emit_load(e, H_RSP, emem_at(&c->j->pair_top[c->keyid]));
 	emit_poll(c->j, e, true, c->j->stub_dispatch);
 	emit_table_jump(c->j, e, c->keyid, false);
 	return true;

@@ -223,7 +223,8 @@ static int list_block(const uint8_t *d, size_t len, fs_list_fn *fn, void *arg)
 		name[name_len] = '\0';
 		at += size;
 		if (id == 0 || strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ||
-		    name_len == 0 || memchr(name, '/', name_len) != NULL)
+		    name_len == 0 || strlen(name) != name_len ||
+		    strchr(name, '/') != NULL)
 			continue;
 		if (!fn(arg, name, id))
 			return 1;

@@ -135,8 +135,8 @@ else
 	[ -z "$root" ] || die "-r $root: only GRUB has a root device; use it with -L linux"
 fi
 command -v "$loader" >/dev/null || {
-	[ "$guest" = linux ] || die "bhyveload, which loads FreeBSD guests, is not installed: it is" \
-		"not part of this version; a Linux guest needs \"-L linux\""
+	[ "$guest" = linux ] || die "bhyveload, which loads FreeBSD guests, is not installed: run" \
+		"\"make install\"; a Linux guest needs \"-L linux\""
 	die "$loader is not installed; run \"make install\""
 }
 

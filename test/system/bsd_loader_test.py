@@ -3,12 +3,14 @@
 
 import gzip
 import os
+import pty
 import signal
 import struct
-import subprocess
+
+from pexpect import fdpexpect
 
 import bsd_media as media
-from harness import BHYVE, BUILD, MEM_OFFSET, Flow, main, make_iso, plain
+from harness import BHYVE, BUILD, MEM_OFFSET, Flow, main, plain
 
 BHYVELOAD = os.path.join(BUILD, "src/load/bsd/bhyveload")
 
@@ -250,6 +252,18 @@ def test_options(flow: Flow):
     assert c.wait() == 1
 
 
+def test_console_device(flow: Flow):
+    """-c: another terminal, as a null modem's end."""
+    image = media.make_ufs(flow, "u.img", files())
+    master, slave = pty.openpty()
+    c = flow.start(BHYVELOAD, "-c", os.ttyname(slave), "-d", image, "vm")
+    there = fdpexpect.fdspawn(master, encoding="latin-1", timeout=30)
+    there.expect_exact("OK ")
+    there.send("boot\r")
+    assert c.wait() == 0
+    assert "OK " not in c.text()
+
+
 def test_host_is_confined(flow: Flow):
     """Neither '..' nor links lead out of the host directory."""
     outside = flow.write("outside", "out of reach\n")
@@ -353,5 +367,5 @@ def test_guest_runs(flow: Flow):
 
 if __name__ == "__main__":
     main(test_commands, test_pager_and_editing, test_boots, test_menu, test_countdown,
-         test_options, test_host_is_confined, test_bad_configuration, test_bad_disks,
-         test_guest_runs)
+         test_options, test_console_device, test_host_is_confined, test_bad_configuration,
+         test_bad_disks, test_guest_runs)

@@ -22,6 +22,7 @@
 #include "lib/util.h"
 #include "load/bsd/confine.h"
 #include "load/bsd/loader.h"
+#include "load/terminal.h"
 #include "vmm/vmfile.h"
 
 #define MEMORY_DEFAULT (256 * MiB)
@@ -201,27 +202,11 @@ static int open_host(struct loader *l, const struct options *o, int *fd)
 
 static int open_console(struct loader *l, const char *path)
 {
-	int in = STDIN_FILENO, out = STDOUT_FILENO;
+	int in, out, err = terminal_open(path, &in, &out);
 
-	if (path != NULL && strcmp(path, "stdio") != 0) {
-		in = open(path, O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-		if (in < 0 || !isatty(in)) {
-			log_error("-c %s: %s", path,
-			    in < 0 ? strerror(errno) : "not a terminal");
-			return -EINVAL;
-		}
-		out = in;
-	}
-	con_init(&l->con, in, out);
-	if (isatty(in)) {
-		int err = tty_raw(in);
-		if (err != 0) {
-			log_error(
-			    "cannot set the terminal's modes: %s", strerror(-err));
-			return err;
-		}
-	}
-	return 0;
+	if (err == 0)
+		con_init(&l->con, in, out);
+	return err;
 }
 
 static int create_vm(struct loader *l, const struct options *o, bool *existed)

@@ -6,7 +6,6 @@
  * and the exit status. Nothing is left behind unless the guest was loaded.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <libgen.h>
 #include <limits.h>
@@ -16,7 +15,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/wait.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include "lib/log.h"
@@ -27,7 +25,7 @@
 #include "load/grub/devmap.h"
 #include "load/grub/session.h"
 #include "load/grub/tree.h"
-#include "nmdm/nmdm.h"
+#include "load/terminal.h"
 #include "vmm/vmfile.h"
 
 #define MEMORY_DEFAULT (256 * MiB)
@@ -316,54 +314,6 @@ static int create_vm(struct vmfile **vf, const struct options *o, bool *existed)
 	return err;
 }
 
-/* The guest's console: its user may come and go. */
-static int open_terminal(const char *path)
-{
-	int fd = -1, lock;
-
-	if (nmdm_is_path(path)) /* its lock ends with the process */
-		return nmdm_open(path, "-c", &fd, &lock) == 0 ? fd : -1;
-	fd = open(path, O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	if (fd >= 0 && isatty(fd))
-		return fd;
-	log_error("-c %s: %s", path, fd < 0 ? strerror(errno) : "not a terminal");
-	if (fd >= 0)
-		close(fd);
-	return -1;
-}
-
-static void ignore_carrier(int fd)
-{
-	struct termios modes;
-
-	if (tcgetattr(fd, &modes) != 0)
-		return;
-	modes.c_cflag |= CLOCAL;
-	tcsetattr(fd, TCSANOW, &modes);
-}
-
-static int open_console(struct session *s, const char *path)
-{
-	s->in = STDIN_FILENO;
-	s->out = STDOUT_FILENO;
-	if (path != NULL && strcmp(path, "stdio") != 0) {
-		s->in = s->out = open_terminal(path);
-		if (s->in < 0)
-			return -EINVAL;
-	}
-	if (isatty(s->in)) {
-		int err = tty_raw(s->in);
-		if (err != 0) {
-			log_error(
-			    "cannot set the terminal's modes: %s", strerror(-err));
-			return err;
-		}
-	}
-	if (s->in != STDIN_FILENO)
-		ignore_carrier(s->in);
-	return 0;
-}
-
 static void report(enum session_end end, int status, const char *program)
 {
 	if (end == SESSION_NO_INPUT)
@@ -433,7 +383,7 @@ static enum session_end load(const struct options *o, struct devmap *map)
 		GRUB_MODULES, module };
 	struct child_options co = { .program = program, .tree = &tree, .map = map };
 	if (tree_create(&tree, &to, map) == 0 &&
-	    open_console(&s, o->console) == 0) {
+	    terminal_open(o->console, &s.in, &s.out) == 0) {
 		s.vf = vf;
 		end = run(&s, o, &co);
 	}

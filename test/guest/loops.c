@@ -166,6 +166,27 @@ static void own_code(void)
 	}
 }
 
+/* A value from memory is pushed, and called, while the stack changes pages all the time. */
+static void two_stacks(void)
+{
+	u64 a = VA + 4096 + 256, b = VA + 3 * 4096 + 256, n = 20000, calls = 0, sum = 0;
+	u64 word = 3, target;
+
+	asm volatile("lea 9f(%%rip), %0\n\tjmp 8f\n9: inc %1\n\tret\n8:"
+		     : "=r"(target), "+a"(calls) : : "cc");
+	calls = 0;
+	/* An interrupt would do, but here the stack is no kernel's. */
+	asm volatile("pushfq\n\tpop %%r14\n\tcli\n\tmov %%rsp, %%r13\n\t"
+		     "1: xchg %2, %3\n\tmov %2, %%rsp\n\txor %%edx, %%edx\n\tpushq (%5)\n\t"
+		     "jmp 2f\n2: pop %%rdx\n\tadd %%rdx, %1\n\tjmp 3f\n"
+		     "3: call *(%6)\n\tdec %4\n\t"
+		     "jnz 1b\n\tmov %%r13, %%rsp\n\tpush %%r14\n\tpopfq"
+		     : "+a"(calls), "+r"(sum), "+r"(a), "+r"(b), "+r"(n)
+		     : "r"(&word), "r"(&target)
+		     : "rdx", "r13", "r14", "memory", "cc");
+	CHECK(calls == 20000 && sum == 60000);
+}
+
 static void all(void)
 {
 	for (unsigned i = 0; i < 3; i++) {
@@ -176,6 +197,7 @@ static void all(void)
 		chained();
 		faults();
 		own_code();
+		two_stacks();
 	}
 }
 

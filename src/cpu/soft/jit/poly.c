@@ -2,6 +2,9 @@
  * Access sites that walk over many pages: after some refills of its slot a site gets a
  * look-up of the software TLB of its own, which also refills the slot.
  *
+ * It leaves all registers but T1 as they are: T0 may hold what is to be pushed, or
+ * whom a call calls.
+ *
  * The slots of such sites are "sticky": never in the lists by kind, but in one of their
  * own, all of which every flush empties.
  */
@@ -42,8 +45,10 @@ static void emit_lookup(struct jit *j, struct emit *e, uint32_t site, const uint
 	struct slot *s = &j->slots[site];
 	uint8_t *hit;
 
-	if (at->base != SITE_T0)
+	if (at->base != SITE_T0) {
+		emit_store(e, emem_at(&j->save[4]), H_T0);
 		emit_lea(e, H_T0, emem_base(at->base, at->disp));
+	}
 	/* T1 = entry; T0 becomes the offset in the page if it is the right one. */
 	emit_mov(e, H_T1, H_T0);
 	emit_r(e, 1, 0xc1, 5, H_T1), emit8(e, 6);	/* shr */
@@ -63,6 +68,7 @@ static void emit_lookup(struct jit *j, struct emit *e, uint32_t site, const uint
 		emit_load(e, H_RCX, emem_at(&j->save[5]));
 	} else {
 		copy(e, s, H_T0);
+		emit_load(e, H_T0, emem_at(&j->save[4]));
 	}
 	emit_m(e, 1, 0xc7, 0, emem_at(&s->limit), 4);	/* mov */
 	emit32(e, 4096 - s->size + 1);

@@ -4,7 +4,8 @@
  *
  * Invariants
  * - A page record exists from the claim of its page to the release; every block
- *   is in the lists of the one or two pages it lies in and in the hash, or stale.
+ *   is in the lists of the one or two pages it lies in and in the hash, or stale. A
+ *   page without blocks, left so when the cache was full, goes when it is written.
  * - Dropping a block only unlinks it: it may be running. block_reap() frees.
  * - Bytes are read after their pages were claimed, so that no write between the
  *   two goes unnoticed.
@@ -20,7 +21,7 @@
 #define HASH_BITS  15
 #define PAGE_BITS  12
 #define FRONT_BITS 13
-#define CACHE_MAX  (32 * MiB) /* decoded blocks of one vCPU */
+#define CACHE_MAX  (128 * MiB) /* decoded blocks of one vCPU */
 #define NO_PAGE    (~UINT64_C(0))
 
 struct code_page {
@@ -201,6 +202,9 @@ static void invalidate_page(
 		if (overlaps(b, page, gpa, end))
 			drop(cpu, b);
 	}
+	p = page_find(cpu->blocks, page);
+	if (p && !p->first)
+		page_release(cpu, p);
 }
 
 void block_invalidate(struct soft_cpu *cpu, uint64_t gpa, uint64_t len)
@@ -219,7 +223,7 @@ void block_invalidate(struct soft_cpu *cpu, uint64_t gpa, uint64_t len)
 		invalidate_page(cpu, page, gpa, end);
 }
 
-void block_flush(struct soft_cpu *cpu)
+static void bury_all(struct soft_cpu *cpu)
 {
 	struct block_cache *c = cpu->blocks;
 
@@ -233,10 +237,28 @@ void block_flush(struct soft_cpu *cpu)
 			bury(cpu, b);
 		}
 	}
+	c->bytes = 0;
+}
+
+void block_flush(struct soft_cpu *cpu)
+{
+	struct block_cache *c = cpu->blocks;
+
+	bury_all(cpu);
 	for (unsigned i = 0; i < ARRAY_SIZE(c->page); i++)
 		while (c->page[i])
 			page_release(cpu, c->page[i]);
-	c->bytes = 0;
+}
+
+/* The cache is full. Its pages stay claimed: claiming each again would cost more. */
+static void block_evict(struct soft_cpu *cpu)
+{
+	struct block_cache *c = cpu->blocks;
+
+	bury_all(cpu);
+	for (unsigned i = 0; i < ARRAY_SIZE(c->page); i++)
+		for (struct code_page *p = c->page[i]; p; p = p->next)
+			p->first = NULL;
 }
 
 void block_destroy(struct soft_cpu *cpu)
@@ -378,7 +400,7 @@ static struct block *decode(struct soft_cpu *cpu, uint64_t lin, uint64_t gpa)
 		return decode_single(cpu, lin);
 	if (c->bytes > CACHE_MAX) {
 		cpu->stats.flushes++;
-		block_flush(cpu);
+		block_evict(cpu);
 	}
 	if (!page_claim(cpu, gpa & MMU_PAGE_MASK))
 		return NULL;

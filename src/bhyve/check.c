@@ -142,7 +142,8 @@ static int check_engine(const struct config *cfg)
 static int check_bools(const struct config *cfg)
 {
 	static const char *const keys[] = { "acpi_tables", "acpi_tables_in_memory",
-		"config.dump", "destroy_on_poweroff", "memory.guest_in_core",
+		"config.dump", "destroy_on_poweroff", "lpc.pc-testdev",
+		"memory.guest_in_core",
 		"memory.wired", "rtc.use_localtime", "sandbox", "virtio_msix",
 		"x86.mptable", "x86.strictio", "x86.strictmsr", "x86.verbosemsr",
 		"x86.vmexit_on_hlt", "x86.vmexit_on_pause", "x86.x2apic" };
@@ -168,7 +169,6 @@ static int check_not_built(const struct config *cfg)
 		{ "bootvars", "a boot ROM's variables" },
 		{ "lpc.bootvars", "a boot ROM's variables" },
 		{ "lpc.fwcfg", "the fw_cfg device" },
-		{ "lpc.pc-testdev", "the PC test device" },
 		{ "tpm", "a TPM" },
 		{ "domains", "guest NUMA" },
 	};

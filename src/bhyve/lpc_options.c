@@ -86,6 +86,8 @@ static int parse_device(
 		return parse_bootrom(cfg, text, conf);
 	if (strcmp(name, "tpm") == 0)
 		return parse_tpm(cfg, text, conf);
+	if (strcmp(name, "pc-testdev") == 0 && conf != NULL)
+		return bad(text, "takes nothing more: use -l pc-testdev");
 	if (strcmp(name, "pc-testdev") == 0)
 		return config_set(cfg, "lpc.pc-testdev", "true");
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {

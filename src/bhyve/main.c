@@ -21,6 +21,7 @@
 #include "bhyve/pci/pci.h"
 #include "bhyve/sandbox.h"
 #include "bhyve/tables/tables.h"
+#include "bhyve/testdev.h"
 #include "lib/config.h"
 #include "lib/event.h"
 #include "lib/log.h"
@@ -38,8 +39,10 @@ struct vm {
 	struct machine *m;
 	struct pci_bus *pci;
 	struct com_ports *com;
+	struct testdev *testdev;
 	struct control *control;
 	struct event *signals[6];
+	int testdev_status; /* for SUSPEND_TESTDEV */
 	int killed_by; /* the signal that ended the VM, 0: none */
 };
 
@@ -229,6 +232,8 @@ static int build(struct vm *vm)
 	if (error == 0)
 		error = com_create(vm->m, &vm->com);
 	if (error == 0)
+		error = testdev_create(vm->m, &vm->testdev);
+	if (error == 0)
 		error = tables_build(vm->m, vm->pci);
 	if (error == 0)
 		error = control_create(&vm->control, vm->m, vm->name);
@@ -240,6 +245,7 @@ static int build(struct vm *vm)
 static void take_down(struct vm *vm)
 {
 	control_destroy(vm->control);
+	testdev_destroy(vm->testdev);
 	com_destroy(vm->com);
 	pci_bus_destroy(vm->pci);
 	for (size_t i = 0; i < ARRAY_SIZE(vm->signals); i++)
@@ -261,6 +267,8 @@ static int run(struct vm *vm, enum suspend_reason *why)
 	error = sandbox_enter(vm->cfg);
 	if (error == 0)
 		*why = machine_run(vm->m);
+	if (error == 0 && *why == SUSPEND_TESTDEV)
+		vm->testdev_status = testdev_status(vm->testdev);
 	return error;
 }
 
@@ -283,6 +291,10 @@ static int exit_status(const struct vm *vm, enum suspend_reason why)
 		if (vm->killed_by == 0)
 			log_error("%s: VM destroyed", vm->name);
 		return EXIT_ERROR;
+	case SUSPEND_TESTDEV:
+		log_info("%s: the guest wrote the exit port of pc-testdev",
+		    vm->name);
+		return vm->testdev_status;
 	case SUSPEND_NONE:
 	case SUSPEND_ERROR:
 		break;

@@ -31,6 +31,7 @@ enum suspend_reason { /* values are bhyve's */
 	SUSPEND_TRIPLEFAULT,
 	SUSPEND_DESTROY,
 	SUSPEND_ERROR,
+	SUSPEND_TESTDEV, /* ours: the guest wrote pc-testdev's exit port */
 };
 
 struct bus;

@@ -38,6 +38,7 @@ static const void *const entry
 extern u8 end[];
 static volatile u8 bss[100000]; /* zero, whatever lay there */
 static u32 failures;
+static u32 exit_value; /* from the variable test.exit=N, one digit */
 void kernel_main(void);
 
 static void outb(u16 port, u8 v)
@@ -181,6 +182,13 @@ static void print_symbols(u64 ssym, u64 esym)
 static void print_environment(const char *p)
 {
 	while (*p) {
+		static const char name[] = "test.exit=";
+		u32 n = 0;
+
+		while (n < sizeof(name) - 1 && p[n] == name[n])
+			n++;
+		if (n == sizeof(name) - 1)
+			exit_value = (u32)(p[n] - '0');
 		print("env ");
 		for (; *p; p++)
 			put(*p);
@@ -276,6 +284,8 @@ void kernel_main(void)
 	print(" failures\n");
 	while ((inb(0x3fd) & 0x40) == 0)
 		;
+	if (exit_value)
+		outb(0xf4, (u8)exit_value);
 	asm volatile("outw %0, %1"
 		     :
 		     : "a"((u16)(5 << 10 | 1 << 13)), "Nd"((u16)0x404));

@@ -52,7 +52,7 @@ class Report:
         return next(v for k, _, v in self.files[n]["records"] if k == kind)
 
 
-def boot(flow, *options, memory="128M", tier="jit"):
+def boot(flow, *options, memory="128M", tier="jit", more=(), status=1):
     """Loads without a terminal and runs the guest; its report."""
     code, out = flow.run(BHYVELOAD, "-m", memory, *options, "vm")
     assert code == 0, out
@@ -60,9 +60,9 @@ def boot(flow, *options, memory="128M", tier="jit"):
         f.seek(MEM_OFFSET)
         loaded = f.read(32 << 20)
     code, text = flow.run(BHYVE, "-o", "cpu.tier=" + tier, "-c", "1", "-m", memory, "-A", "-H",
-                          "-s", "0,hostbridge", "-s", "1,lpc", "-l", "com1,stdio", "vm",
+                          "-s", "0,hostbridge", "-s", "1,lpc", "-l", "com1,stdio", *more, "vm",
                           timeout=120)
-    assert code == 1, (code, text[-2000:])
+    assert code == status, (code, text[-2000:])
     flow.destroy("vm")
     return Report(text, loaded)
 
@@ -250,6 +250,16 @@ def test_configuration(flow: Flow):
     assert e["vfs.root.mountfrom"] == "ufs:/dev/md0"
 
 
+def test_exit_port(flow: Flow):
+    """The guest's write to the exit port of -l pc-testdev is bhyve's exit status."""
+    disk = media.make_ufs(flow, "u.img", files(), 2)
+    for tier in TIERS:
+        boot(flow, "-d", disk, "-e", "test.exit=3", tier=tier, more=("-l", "pc-testdev"),
+             status=7)
+    # Without the device the port is nobody's, and the guest goes on to power off.
+    boot(flow, "-d", disk, "-e", "test.exit=3")
+
+
 if __name__ == "__main__":
     main(test_ufs, test_large_memory, test_partitions, test_iso_fat_host, test_packed,
-         test_modules, test_configuration)
+         test_modules, test_configuration, test_exit_port)

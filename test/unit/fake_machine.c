@@ -14,6 +14,12 @@ static struct fake *fake_of(struct machine *m)
 	return container_of(m, struct fake, m);
 }
 
+void machine_suspend(struct machine *m, enum suspend_reason why)
+{
+	if (m->suspend == SUSPEND_NONE)
+		m->suspend = why;
+}
+
 void machine_irq(struct machine *m, unsigned gsi, bool level)
 {
 	fake_of(m)->gsi_edges += fake_of(m)->gsi[gsi] != level;

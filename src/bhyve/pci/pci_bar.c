@@ -229,8 +229,12 @@ void pci_bars_place(struct pci_bus *bus)
 	struct window io = { PCI_IO_BASE, PCI_IO_END };
 	struct window mem32 = { PCI_MEM32_BASE, PCI_MEM32_END };
 	struct window mem64 = { base64, base64 + MEM64_SIZE };
-	bool enable = true;
+	bool enable = true, testdev = false;
 
+	/* The PC test device's ports lie where those of BARs begin. */
+	config_get_bool(bus->m->cfg, "lpc.pc-testdev", false, &testdev);
+	if (testdev)
+		io.next += 0x100;
 	for (uint64_t size = 16 * GiB; size >= 4; size >>= 1)
 		place_size(bus, size, &io, &mem32, &mem64);
 	if (config_get_bool(bus->m->cfg, "pci.enable_bars",

@@ -210,8 +210,10 @@ void guest_main(unsigned cpu)
 	trap_hook = count_tick;
 	asm volatile("sti");
 	outb(PORT_TICK, 0x60);
-	all();
+	/* A busy host's first tick may be late. */
+	for (unsigned round = 0; ticks < 20 && round < 500; round++)
+		all();
 	outb(PORT_TICK, 0);
 	asm volatile("cli");
-	CHECK(ticks > 0);
+	CHECK(ticks >= 20);
 }

@@ -11,12 +11,11 @@
 #include "load/linux.h"
 
 #include <errno.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/util.h"
+#include "load/flat.h"
 #include "vmm/memory.h"
 #include "vmm/state.h"
 #include "vmm/vmfile.h"
@@ -71,29 +70,12 @@
 #define BOUNDARY_1M       UINT64_C(0x100000)
 #define LOW_USABLE        UINT64_C(0x9fc00) /* the kernel expects an EBDA above */
 
-/* Where things lie below 640K. */
-#define ADDR_GDT      UINT64_C(0x6000)
-#define ADDR_TSS      UINT64_C(0x6800)
+/* Where things lie below 640K, beside flat.h's. */
 #define ADDR_ZERO     UINT64_C(0x7000)
 #define ADDR_PML4     UINT64_C(0x9000) /* PML4, PDPT, then a directory for each GiB */
 #define MAPPED_GIB    4u
 #define ADDR_CMDLINE  UINT64_C(0x20000)
 #define CMDLINE_LIMIT UINT64_C(0x10000)
-
-#define SEL_CODE      0x10
-#define SEL_DATA      0x18
-#define SEL_TSS       0x20
-
-__attribute__((format(printf, 2, 3))) static int fail(
-    struct load_error *e, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(e->text, sizeof(e->text), fmt, ap);
-	va_end(ap);
-	return -EINVAL;
-}
 
 static uint64_t get(const uint8_t *p, size_t off, unsigned bytes)
 {
@@ -124,7 +106,7 @@ static int not_linux(const uint8_t *p, size_t len, struct load_error *e)
 		what = "an EFI program without a Linux boot header";
 	else if (len < HDR_INIT_SIZE + 4)
 		what = "too short for a boot header";
-	return fail(e, "not a Linux kernel: %s", what);
+	return load_fail(e, "not a Linux kernel: %s", what);
 }
 
 static int parse_placement(struct linux_kernel *k, struct load_error *e)
@@ -139,7 +121,7 @@ static int parse_placement(struct linux_kernel *k, struct load_error *e)
 		k->align = get(p, HDR_ALIGNMENT, 4);
 		if (k->align == 0 || (k->align & (k->align - 1)) != 0 ||
 		    k->align > MEMORY_LOW_LIMIT)
-			return fail(e,
+			return load_fail(e,
 			    "damaged Linux kernel: alignment %#llx in its header",
 			    (unsigned long long)k->align);
 		k->align = MAX(k->align, (uint64_t)MEMORY_PAGE);
@@ -150,7 +132,7 @@ static int parse_placement(struct linux_kernel *k, struct load_error *e)
 		if (k->preferred < BOUNDARY_1M ||
 		    k->preferred >= MEMORY_LOW_LIMIT) {
 			if (!k->relocatable)
-				return fail(e,
+				return load_fail(e,
 				    "a Linux kernel for load address %#llx, "
 				    "where no memory can be",
 				    (unsigned long long)k->preferred);
@@ -174,12 +156,12 @@ int linux_parse(
 		return not_linux(p, len, e);
 	k->version = (unsigned)get(p, HDR_VERSION, 2);
 	if (k->version < 0x202)
-		return fail(e,
+		return load_fail(e,
 		    "a Linux kernel of boot protocol %u.%02u; 2.02 or later is "
 		    "needed",
 		    k->version >> 8, k->version & 0xff);
 	if ((p[HDR_LOADFLAGS] & LOADFLAG_HIGH) == 0)
-		return fail(
+		return load_fail(
 		    e, "an old zImage that loads below 640K; a bzImage is needed");
 
 	unsigned sects = p[HDR_SETUP_SECTS] == 0 ? 4 : p[HDR_SETUP_SECTS];
@@ -189,7 +171,8 @@ int linux_parse(
 	uint64_t payload = k->version >= 0x204 ? get(p, HDR_SYSSIZE, 4) * 16 : 0;
 	/* syssize counts 16-byte units, the last of which may be cut. */
 	if (len <= k->payload || len - k->payload + 15 < payload)
-		return fail(e, "truncated Linux kernel: %zu bytes of %llu", len,
+		return load_fail(e, "truncated Linux kernel: %zu bytes of %llu",
+		    len,
 		    (unsigned long long)(k->payload + MAX(payload, UINT64_C(1))));
 	k->payload_len = len - k->payload;
 	if (payload > 0)
@@ -198,7 +181,7 @@ int linux_parse(
 	k->entry64 =
 	    k->version >= 0x20c && (get(p, HDR_XLOADFLAGS, 2) & XLF_KERNEL_64) != 0;
 	if (k->entry64 && k->payload_len <= ENTRY64_OFFSET)
-		return fail(
+		return load_fail(
 		    e, "damaged Linux kernel: too short for its 64-bit entry");
 	k->initrd_max =
 	    k->version >= 0x203 ? get(p, HDR_INITRD_MAX, 4) : INITRD_MAX_OLD;
@@ -288,13 +271,13 @@ static int place(const struct linux_boot *b, struct layout *l, struct load_error
 	if (k->relocatable && (l->kernel > low || k->init_size > low - l->kernel))
 		l->kernel = ROUND_UP(BOUNDARY_1M, k->align);
 	if (l->kernel > low || k->init_size > low - l->kernel)
-		return fail(e,
+		return load_fail(e,
 		    "the kernel needs %llu MiB of memory, the guest has %llu: "
 		    "give it more with -M",
 		    mib(l->kernel + k->init_size), mib(b->memory));
 	size_t len = strlen(b->cmdline);
 	if (len > k->cmdline_max)
-		return fail(e,
+		return load_fail(e,
 		    "the command line is %zu characters long; this kernel takes "
 		    "at most %llu",
 		    len, (unsigned long long)k->cmdline_max);
@@ -308,7 +291,7 @@ static int place(const struct linux_boot *b, struct layout *l, struct load_error
 	if (b->initrd_len > UINT32_MAX || top < bottom ||
 	    ROUND_DOWN(top, (uint64_t)MEMORY_PAGE) < bottom ||
 	    b->initrd_len > ROUND_DOWN(top, (uint64_t)MEMORY_PAGE) - bottom)
-		return fail(e,
+		return load_fail(e,
 		    "the initrd of %llu MiB does not fit: %llu MiB are free "
 		    "beside the kernel in the guest's %llu MiB; give it more with "
 		    "-M",
@@ -395,55 +378,17 @@ static int write_page_tables(struct vmfile *vf)
 	return err;
 }
 
-static int write_gdt(struct vmfile *vf, bool entry64)
-{
-	const uint64_t gdt[] = {
-		0, 0,
-		entry64 ? UINT64_C(0x00af9b000000ffff)
-			: UINT64_C(0x00cf9b000000ffff),
-		UINT64_C(0x00cf93000000ffff),
-		UINT64_C(0x00008b0000000067) | ADDR_TSS << 16,
-		0, /* a 64-bit TSS descriptor has two entries */
-	};
-
-	return vmfile_write(vf, ADDR_GDT, gdt, sizeof(gdt));
-}
-
-static void set_segment(struct vcpu_state *s, unsigned seg, uint16_t sel,
-    uint64_t base, uint32_t limit, uint32_t access)
-{
-	s->seg[seg] = (struct vcpu_seg){
-		.sel = sel, .base = base, .limit = limit, .access = access
-	};
-}
-
 static void entry_state(struct vcpu_state *s, bool entry64, uint64_t kernel)
 {
-	static const unsigned data[] = { SEG_DS, SEG_ES, SEG_FS, SEG_GS, SEG_SS };
-
-	vcpu_state_reset(s, 0);
-	memset(s->gpr, 0, sizeof(s->gpr));
+	flat_state(s, entry64);
 	s->gpr[GPR_RSI] = ADDR_ZERO;
-	s->rflags = 2;
-	set_segment(s, SEG_CS, SEL_CODE, 0, UINT32_MAX, entry64 ? 0xa09b : 0xc09b);
-	for (unsigned i = 0; i < ARRAY_SIZE(data); i++)
-		set_segment(s, data[i], SEL_DATA, 0, UINT32_MAX, 0xc093);
-	set_segment(s, SEG_TR, SEL_TSS, ADDR_TSS, 0x67, 0x8b);
-	set_segment(s, SEG_LDTR, 0, 0, 0, SEG_ACCESS_UNUSABLE);
-	s->gdtr = (struct vcpu_table){ .base = ADDR_GDT, .limit = 6 * 8 - 1 };
-	s->idtr = (struct vcpu_table){ .limit = 0 };
+	s->rip = kernel;
 	if (entry64) {
 		s->cr0 = 0x80000031; /* PG NE ET PE */
 		s->cr3 = ADDR_PML4;
 		s->cr4 = 0x20;   /* PAE */
 		s->efer = 0x500; /* LMA LME */
 		s->rip = kernel + ENTRY64_OFFSET;
-	} else {
-		s->cr0 = 0x31;
-		s->cr3 = 0;
-		s->cr4 = 0;
-		s->efer = 0;
-		s->rip = kernel;
 	}
 }
 
@@ -451,6 +396,7 @@ int linux_load(struct vmfile *vf, const struct linux_boot *b, struct load_error 
 {
 	const struct linux_kernel *k = b->kernel;
 	uint8_t zp[MEMORY_PAGE] = { 0 };
+	uint64_t gdt[FLAT_GDT_WORDS];
 	struct vcpu_state s;
 	struct layout l = { 0 };
 
@@ -463,8 +409,9 @@ int linux_load(struct vmfile *vf, const struct linux_boot *b, struct load_error 
 	if (err == 0)
 		err = vmfile_write(
 		    vf, ADDR_CMDLINE, b->cmdline, strlen(b->cmdline) + 1);
+	flat_gdt(gdt, k->entry64);
 	if (err == 0)
-		err = write_gdt(vf, k->entry64);
+		err = vmfile_write(vf, FLAT_GDT, gdt, sizeof(gdt));
 	if (err == 0 && k->entry64)
 		err = write_page_tables(vf);
 	if (err == 0)
@@ -474,11 +421,5 @@ int linux_load(struct vmfile *vf, const struct linux_boot *b, struct load_error 
 		err = vmfile_write(vf, l.initrd, b->initrd, b->initrd_len);
 	if (err == 0)
 		err = vmfile_loaded(vf, &s);
-	if (err == -ENOSPC)
-		fail(e, "the file system of the VM directory is full: make room "
-			"there, or set "
-			"VMM_DIR to a directory with more");
-	else if (err != 0)
-		fail(e, "cannot write the VM object: %s", strerror(-err));
-	return err;
+	return err == 0 ? 0 : load_write_failed(e, err);
 }

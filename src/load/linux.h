@@ -12,11 +12,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct vmfile;
+#include "load/error.h"
 
-struct load_error {
-	char text[256];
-};
+struct vmfile;
 
 struct linux_kernel {
 	const uint8_t *image; /* the caller's, as long as the struct is used */

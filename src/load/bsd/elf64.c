@@ -111,7 +111,7 @@ static int load_segment(
 		return -EINVAL;
 	}
 	if (at > k->limit || h->p_memsz > k->limit - at) {
-		*why = "larger than the guest's memory: give it more with -m";
+		*why = "larger than the guest's memory: give it more";
 		return -ENOMEM;
 	}
 	if (p->size == 0 || at < p->addr)
@@ -320,6 +320,6 @@ int elf_load_kernel(struct preload *p, const uint8_t *data, size_t len,
 	p->size = k.end - p->addr;
 	free(k.f.section);
 	if (err != 0 && *why == NULL)
-		*why = "no memory for it: give the guest more with -m";
+		*why = "no memory for it: give the guest more";
 	return err;
 }

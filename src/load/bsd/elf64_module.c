@@ -38,7 +38,7 @@ static int place(struct object *o, unsigned i, const char **why)
 	}
 	o->at = ROUND_UP(o->at, align);
 	if (o->at > o->limit || s->sh_size > o->limit - o->at) {
-		*why = "does not fit into the guest's memory: give it more with -m";
+		*why = "does not fit into the guest's memory: give it more";
 		return -ENOMEM;
 	}
 	s->sh_addr = o->at;

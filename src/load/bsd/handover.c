@@ -37,11 +37,15 @@ uint32_t handover_howto(const char *args, const struct env *env)
 		{ 'p', RB_PAUSE, "boot_pause" },
 		{ 'r', RB_DFLTROOT, "boot_dfltroot" },
 		{ 'D', RB_MULTIPLE, "boot_multicons" },
+		{ 'c', RB_CONFIG, NULL },
+		{ 'q', RB_QUIET, NULL },
+		{ 'n', RB_NOINTR, NULL },
 	};
 	uint32_t howto = 0;
 
 	for (size_t i = 0; i < ARRAY_SIZE(bits); i++) {
-		const char *v = env_get(env, bits[i].name);
+		const char *v =
+		    bits[i].name != NULL ? env_get(env, bits[i].name) : NULL;
 		if (v != NULL && strcasecmp(v, "no") != 0)
 			howto |= bits[i].bit;
 	}

@@ -23,12 +23,15 @@ struct vmfile;
 #define RB_SINGLE   0x2u
 #define RB_DFLTROOT 0x20u
 #define RB_KDB      0x40u
+#define RB_CONFIG   0x400u
 #define RB_VERBOSE  0x800u
 #define RB_SERIAL   0x1000u
 #define RB_CDROM    0x2000u
 #define RB_GDB      0x8000u
 #define RB_MUTE     0x10000u
 #define RB_PAUSE    0x100000u
+#define RB_QUIET    0x200000u
+#define RB_NOINTR   0x10000000u
 #define RB_MULTIPLE 0x20000000u
 
 /* From the kernel's arguments ("-s -v", may be NULL) and boot_* variables. */

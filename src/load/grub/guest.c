@@ -1,8 +1,7 @@
-/* Collects kernel and initrd (guest.h). */
+/* Collects a kernel and the files that go with it (guest.h). */
 #include "load/grub/guest.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +15,7 @@ void guest_init(struct guest *g, uint64_t memory, bool no_console, bool no_scree
 		.memory = memory,
 		.no_console = no_console,
 		.no_screen = no_screen,
+		.other.memory = memory,
 	};
 }
 
@@ -29,6 +29,9 @@ void guest_free(struct guest *g)
 {
 	blob_free(&g->image);
 	blob_free(&g->initrd);
+	blob_free(&g->contents);
+	kernel_free_file(&g->file);
+	kernel_free(&g->other);
 	free(g->cmdline);
 	g->cmdline = NULL;
 	g->ready = false;
@@ -51,26 +54,72 @@ static int blob_add(struct guest_blob *b, const void *data, size_t len)
 	return 0;
 }
 
+/* Pointers to the strings, to be freed; NULL: no memory. */
+static char **split(const char *argv, size_t len, int *argc)
+{
+	char **args = calloc(ARGUMENTS_MAX, sizeof(*args));
+
+	*argc = 0;
+	for (size_t i = 0; args != NULL && i < len && *argc < ARGUMENTS_MAX;
+	     i += strlen(argv + i) + 1)
+		args[(*argc)++] = (char *)argv + i;
+	return args;
+}
+
 int guest_begin_kernel(struct guest *g, const char *argv, size_t len)
 {
-	char **args;
-	int argc = 0;
+	int argc;
 
 	guest_free(g);
 	if (len == 0 || argv[len - 1] != '\0')
 		return -EINVAL;
-	args = calloc(ARGUMENTS_MAX, sizeof(*args));
+	char **args = split(argv, len, &argc);
 	if (args == NULL)
 		return -ENOMEM;
-	for (size_t i = 0; i < len && argc < ARGUMENTS_MAX;
-	     i += strlen(argv + i) + 1)
-		args[argc++] = (char *)argv + i;
 	g->cmdline = linux_cmdline(argc, args, g->no_console);
 	free(args);
 	if (g->cmdline == NULL)
 		return -ENOMEM;
 	g->filling = GUEST_KERNEL;
 	g->too_big = false;
+	return 0;
+}
+
+int guest_begin_command(
+    struct guest *g, const char *argv, size_t len, struct load_error *e)
+{
+	int argc;
+
+	if (len == 0 || argv[len - 1] != '\0')
+		return -EPROTO;
+	char **args = split(argv, len, &argc);
+	if (args == NULL)
+		return -ENOMEM;
+	const struct kernel_command *c = kernel_find_command(args[0]);
+	int file = -EPROTO;
+	if (c != NULL) {
+		if (c->kind == KERNEL_IMAGE)
+			guest_free(g);
+		kernel_free_file(&g->file);
+		blob_free(&g->contents);
+		g->filling = GUEST_NOTHING;
+		g->too_big = false;
+		file = kernel_begin(&g->other, &g->file, c, argc - 1, args + 1, e);
+		if (file >= 0)
+			g->filling = GUEST_FILE;
+	}
+	free(args);
+	return file;
+}
+
+int guest_variable(struct guest *g, const char *text, size_t len)
+{
+	struct load_error e;
+
+	if (len == 0 || text[len - 1] != '\0')
+		return -EPROTO;
+	/* Those that cannot be a kernel's are GRUB's own matter. */
+	(void)kernel_set_variable(&g->other, text, &e);
 	return 0;
 }
 
@@ -85,6 +134,7 @@ static struct guest_blob *filling(struct guest *g)
 {
 	return g->filling == GUEST_KERNEL   ? &g->image
 	       : g->filling == GUEST_INITRD ? &g->initrd
+	       : g->filling == GUEST_FILE   ? &g->contents
 					    : NULL;
 }
 
@@ -95,7 +145,10 @@ int guest_data(struct guest *g, const void *data, size_t len)
 	if (b == NULL || g->too_big)
 		return 0;
 	/* What is larger than all of memory is not kept, only remembered. */
-	if (len > g->memory || b->len > g->memory - len) {
+	uint64_t kept = b->len;
+	for (unsigned i = 0; b == &g->contents && i < g->other.files; i++)
+		kept += g->other.file[i].len;
+	if (len > g->memory || kept > g->memory - len) {
 		g->too_big = true;
 		blob_free(b);
 		return 0;
@@ -125,19 +178,12 @@ static struct linux_boot boot_of(const struct guest *g)
 	};
 }
 
-static int fail(struct load_error *e, const char *text)
-{
-	snprintf(e->text, sizeof(e->text), "%s", text);
-	return -EINVAL;
-}
-
 static int too_big(const struct guest *g, const char *what, struct load_error *e)
 {
-	snprintf(e->text, sizeof(e->text),
+	return load_fail(e,
 	    "the %s is larger than the guest's memory of %llu MiB; give it more "
 	    "with -M",
 	    what, (unsigned long long)(g->memory / MiB));
-	return -EINVAL;
 }
 
 static int kernel_done(struct guest *g, struct load_error *e)
@@ -158,7 +204,7 @@ static int initrd_done(struct guest *g, struct load_error *e)
 	int err = 0;
 
 	if (!g->ready)
-		err = fail(e, "load a kernel first, with the command linux");
+		err = load_fail(e, "load a kernel first, with the command linux");
 	else if (g->too_big)
 		err = too_big(g, "initrd", e);
 	if (err == 0) {
@@ -170,11 +216,24 @@ static int initrd_done(struct guest *g, struct load_error *e)
 	return err;
 }
 
+static int file_done(struct guest *g, struct load_error *e)
+{
+	if (g->too_big) {
+		kernel_free_file(&g->file);
+		return too_big(g, "file, with those before it,", e);
+	}
+	g->file.data = g->contents.data;
+	g->file.len = g->contents.len;
+	g->contents = (struct guest_blob){ .data = NULL };
+	return kernel_add(&g->other, &g->file, e);
+}
+
 int guest_done(struct guest *g, struct load_error *e)
 {
 	int err = g->filling == GUEST_KERNEL   ? kernel_done(g, e)
 		  : g->filling == GUEST_INITRD ? initrd_done(g, e)
-					       : fail(e, "nothing was loaded");
+		  : g->filling == GUEST_FILE   ? file_done(g, e)
+					       : load_fail(e, "nothing was loaded");
 
 	g->filling = GUEST_NOTHING;
 	return err;
@@ -182,8 +241,10 @@ int guest_done(struct guest *g, struct load_error *e)
 
 int guest_load(struct guest *g, struct vmfile *vf, struct load_error *e)
 {
+	if (g->other.files > 0)
+		return kernel_load(&g->other, vf, e);
 	if (!g->ready)
-		return fail(e, "load a kernel first, with the command linux");
+		return load_fail(e, "load a kernel first, with the command linux");
 	struct linux_boot b = boot_of(g);
 	return linux_load(vf, &b, e);
 }

@@ -33,6 +33,12 @@ enum grub_msg_type {
 	GRUB_MSG_NO_INPUT, /* a key is wanted, but input has ended */
 	GRUB_MSG_READY,    /* GRUB and the module work: the guest's turn */
 	GRUB_MSG_NOTE,     /* text for the user of a verbose run */
+	/*
+	 * R: a command for another kernel than Linux, its name and its arguments,
+	 * each ended by a zero. The answer says which argument names the file.
+	 */
+	GRUB_MSG_COMMAND,
+	GRUB_MSG_VARIABLE, /* name=value, for the kernel's environment */
 };
 
 struct grub_msg {
@@ -42,6 +48,7 @@ struct grub_msg {
 
 struct grub_reply {
 	uint32_t len;
+	uint32_t file; /* to GRUB_MSG_COMMAND */
 };
 
 #endif

@@ -146,7 +146,7 @@ static bool read_exactly(int fd, void *buf, size_t len)
 	return true;
 }
 
-static void reply(struct loop *l, const char *text)
+static void reply(struct loop *l, const char *text, uint32_t file)
 {
 	struct {
 		struct grub_reply head;
@@ -154,6 +154,7 @@ static void reply(struct loop *l, const char *text)
 	} r;
 
 	r.head.len = (uint32_t)strnlen(text, sizeof(r.text));
+	r.head.file = file;
 	memcpy(r.text, text, r.head.len);
 	size_t len = sizeof(r.head) + r.head.len;
 	/* It waits for this and nothing else: the socket has room. */
@@ -168,7 +169,19 @@ static void boot(struct loop *l)
 	if (guest_load(&l->guest, l->s->vf, &e) == 0)
 		end(l, SESSION_BOOT);
 	else
-		reply(l, e.text);
+		reply(l, e.text, 0);
+}
+
+/* 0, or -errno when the message makes no sense. */
+static int begin_command(struct loop *l, size_t len)
+{
+	struct load_error e = { "" };
+
+	int file = guest_begin_command(&l->guest, (char *)l->message, len, &e);
+	if (file < 0 && e.text[0] == '\0')
+		return file;
+	reply(l, e.text, file < 0 ? 0 : (uint32_t)file);
+	return 0;
 }
 
 static void on_message(struct loop *l, const struct grub_msg *m)
@@ -179,6 +192,12 @@ static void on_message(struct loop *l, const struct grub_msg *m)
 	switch (m->type) {
 	case GRUB_MSG_KERNEL:
 		err = guest_begin_kernel(&l->guest, (char *)l->message, m->len);
+		break;
+	case GRUB_MSG_COMMAND:
+		err = begin_command(l, m->len);
+		break;
+	case GRUB_MSG_VARIABLE:
+		err = guest_variable(&l->guest, (char *)l->message, m->len);
 		break;
 	case GRUB_MSG_INITRD:
 		guest_begin_initrd(&l->guest);
@@ -191,7 +210,7 @@ static void on_message(struct loop *l, const struct grub_msg *m)
 		break;
 	case GRUB_MSG_DONE:
 		(void)guest_done(&l->guest, &e);
-		reply(l, e.text);
+		reply(l, e.text, 0);
 		break;
 	case GRUB_MSG_BOOT:
 		boot(l);

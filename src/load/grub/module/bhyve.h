@@ -26,11 +26,21 @@ int channel_poll(int fd, int ms);
 void channel_send(uint32_t type, const void *data, size_t len);
 /* Waits for the answer; its text, if any, becomes GRUB's error. */
 grub_err_t channel_reply(void);
+/* The same; *number gets what the answer to GRUB_MSG_COMMAND says. */
+grub_err_t channel_reply_number(uint32_t *number);
 /* Waits to be ended by the front. */
 void channel_wait_end(void) __attribute__((noreturn));
 
 /* linux.c */
 void linux_register(void);
+/* Reads a file and sends its bytes. type: GRUB_FILE_... */
+grub_err_t linux_send_file(const char *path, int type);
+/* GRUB's "boot" hands over to grub-bhyve from now on. */
+void linux_set_loader(void);
+/* kernels.c: commands for other kernels. */
+void kernels_register(void);
+/* Sends those variables that are meant for the kernel. */
+void kernels_send_variables(void);
 /* keys.c: the terminal input "bhyve". */
 void keys_register(void);
 void keys_unregister(void);

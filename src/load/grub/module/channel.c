@@ -95,10 +95,18 @@ static void read_exactly(void *buf, size_t len)
 
 grub_err_t channel_reply(void)
 {
+	uint32_t ignored;
+
+	return channel_reply_number(&ignored);
+}
+
+grub_err_t channel_reply_number(uint32_t *number)
+{
 	struct grub_reply reply;
 	char text[REPLY_MAX];
 
 	read_exactly(&reply, sizeof(reply));
+	*number = reply.file;
 	if (reply.len == 0)
 		return GRUB_ERR_NONE;
 	if (reply.len >= sizeof(text))

@@ -33,7 +33,11 @@ enum {
 	GRUB_FILE_NO_DECOMPRESS = 0x20000,
 };
 
-struct grub_command;
+/* Its start. */
+struct grub_command {
+	struct grub_command *next, **prev;
+	const char *name;
+};
 struct grub_dl;
 struct grub_file;
 struct grub_disk;
@@ -85,6 +89,16 @@ int grub_memcmp(const void *a, const void *b, size_t n);
 const char *grub_env_get(const char *name);
 grub_err_t grub_env_set(const char *name, const char *value);
 void grub_env_unset(const char *name);
+/* All variables, in order; the last one's next is NULL. */
+struct grub_env_var {
+	char *name;
+	char *value;
+	void *read_hook, *write_hook;
+	struct grub_env_var *next, **prevp;
+	struct grub_env_var *sorted_next;
+	int global;
+};
+struct grub_env_var *grub_env_update_get_sorted(void);
 void *grub_dl_load(const char *name);
 void grub_list_push(void *head, void *item);
 void grub_list_remove(void *item);

@@ -39,7 +39,7 @@ static grub_err_t explain_open(const char *path)
 	    what[0] != '\0' ? what : "no file system that GRUB knows");
 }
 
-static grub_err_t send_file(const char *path, int type)
+grub_err_t linux_send_file(const char *path, int type)
 {
 	struct grub_file *file = grub_file_open(path, type);
 
@@ -59,6 +59,7 @@ static grub_err_t send_file(const char *path, int type)
 
 static grub_err_t boot(void)
 {
+	kernels_send_variables();
 	channel_send(GRUB_MSG_BOOT, NULL, 0);
 	grub_err_t err = channel_reply();
 	if (err != GRUB_ERR_NONE)
@@ -70,6 +71,11 @@ static grub_err_t boot(void)
 static grub_err_t unload(void)
 {
 	return GRUB_ERR_NONE;
+}
+
+void linux_set_loader(void)
+{
+	grub_loader_set(boot, unload, 0);
 }
 
 static grub_err_t cmd_linux(struct grub_command *cmd, int argc, char **argv)
@@ -97,13 +103,13 @@ static grub_err_t cmd_linux(struct grub_command *cmd, int argc, char **argv)
 	channel_send(GRUB_MSG_KERNEL, line, len);
 	grub_free(line);
 
-	grub_err_t err = send_file(argv[0], GRUB_FILE_LINUX_KERNEL);
+	grub_err_t err = linux_send_file(argv[0], GRUB_FILE_LINUX_KERNEL);
 	if (err != GRUB_ERR_NONE)
 		return err;
 	channel_send(GRUB_MSG_DONE, NULL, 0);
 	err = channel_reply();
 	if (err == GRUB_ERR_NONE)
-		grub_loader_set(boot, unload, 0);
+		linux_set_loader();
 	return err;
 }
 
@@ -123,7 +129,7 @@ static grub_err_t cmd_initrd(struct grub_command *cmd, int argc, char **argv)
 	}
 	channel_send(GRUB_MSG_INITRD, NULL, 0);
 	for (int i = 0; i < argc; i++) {
-		grub_err_t err = send_file(
+		grub_err_t err = linux_send_file(
 		    argv[i], GRUB_FILE_LINUX_INITRD | GRUB_FILE_NO_DECOMPRESS);
 		if (err != GRUB_ERR_NONE) {
 			channel_send(GRUB_MSG_INITRD, NULL, 0); /* not half of it */

@@ -12,7 +12,7 @@
  */
 #include "bhyve.h"
 
-#define COMMANDS_MAX 32
+#define COMMANDS_MAX 64
 #define PRIORITY     100 /* GRUB's own have 0 and 1 */
 
 /* The sections that GRUB's module loader reads. */
@@ -39,6 +39,7 @@ void grub_mod_init(struct grub_dl *mod)
 	(void)mod;
 	keys_register();
 	linux_register();
+	kernels_register();
 	start_register();
 }
 

@@ -196,6 +196,9 @@ static void all(void)
 		sums();
 		chained();
 		faults();
+		/* Who was caught goes on with interrupts off. */
+		if (trap_hook)
+			asm volatile("sti");
 		own_code();
 		two_stacks();
 	}

@@ -321,6 +321,7 @@ def test_freebsd(flow: Flow):
                      "kfreebsd_loadenv /boot/device.hints",
                      "kfreebsd_module_elf (cd0)/boot/kernel/base.ko -x 1",
                      "kfreebsd_module /boot/root type=mfs_root",
+                     "kfreebsd_module /boot/device.hints and more",
                      "set kFreeBSD.vfs.root.mountfrom=ufs:/dev/md0", "set kFreeBSDnot=1",
                      memory="3200M")
     assert code == 0, out
@@ -332,6 +333,7 @@ def test_freebsd(flow: Flow):
     end = check_module(r, 1, "/boot/kernel/base.ko", base, end, "-x 1")
     assert r.get(2, 1) == "/boot/root" and r.get(2, 2) == "mfs_root"
     assert int(r.get(2, 3), 16) == end + -end % 4096 and r.files[2]["contents"] == media.fnv(root)
+    assert r.get(3, 2) == "raw" and r.get(3, 6) == "and more" and len(r.files) == 4
     assert r.env == {"hint.uart.0.at": "isa", "hint.uart.0.port": "0x3F8", "plain": "a b",
                      "vfs.root.mountfrom": "ufs:/dev/md0"}, r.env
     assert r.smap == [(0, 0xA0000, 1), (0x100000, 0xBFF00000, 1), (1 << 32, 128 << 20, 1)]
@@ -360,6 +362,10 @@ def test_refused(flow: Flow):
     kernel = media.kernel()
     files["fbsd"] = kernel
     files["fcut"] = kernel[:5000]
+    over = bytearray(kernel)
+    at = struct.unpack_from("<Q", kernel, 32)[0]
+    over[at + 56 + 16:at + 56 + 24] = kernel[at + 16:at + 24]
+    files["fover"] = bytes(over)
     cases = [
         ("kopenbsd", "the file is missing"), ("kopenbsd /none", "not found"),
         ("kopenbsd -y /bsd", "unknown option -y"), ("kopenbsd --yes /bsd", "unknown option --yes"),
@@ -377,7 +383,7 @@ def test_refused(flow: Flow):
         ("multiboot /mbcut", "header is cut"), ("multiboot2 /mbtag", "tag 77"),
         ("multiboot2 /mbwant", "type 14"), ("module /text", "with the command multiboot"),
         ("kfreebsd /text", "not an ELF file"), ("kfreebsd /fcut", "truncated"),
-        ("kfreebsd /bsd", "i386"), ("boot", "kernel"),
+        ("kfreebsd /fover", "lie over each other"), ("kfreebsd /bsd", "i386"), ("boot", "kernel"),
         ("kopenbsd /bsd", ""), ("kopenbsd_ramdisk /big", "has room for 12288"),
         ("module2 /text", "with the command multiboot2"), ("knetbsd /bsd", ""),
         ("knetbsd_module /fill", ""), ("knetbsd_module /fill", "larger than the guest's memory"),

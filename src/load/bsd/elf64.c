@@ -129,6 +129,21 @@ static int load_segment(
 	return preload_add_chunk(p, at, copy, (size_t)h->p_filesz);
 }
 
+/* Whether an earlier segment lies where the n-th is to lie. */
+static bool overlaps(const struct kernel *k, unsigned n)
+{
+	uint64_t at = physical(k->seg[n].p_vaddr);
+
+	for (unsigned i = 0; i < n; i++) {
+		const Elf64_Phdr *o = &k->seg[i];
+		uint64_t there = physical(o->p_vaddr);
+		if (o->p_type == PT_LOAD && at < there + o->p_memsz &&
+		    there < at + k->seg[n].p_memsz)
+			return true;
+	}
+	return false;
+}
+
 static int load_segments(struct kernel *k, struct preload *p, const char **why)
 {
 	const Elf64_Ehdr *h = &k->f.head;
@@ -142,9 +157,15 @@ static int load_segments(struct kernel *k, struct preload *p, const char **why)
 	}
 	k->segs = h->e_phnum;
 	memcpy(k->seg, k->f.data + h->e_phoff, k->segs * sizeof(Elf64_Phdr));
-	for (unsigned i = 0; err == 0 && i < k->segs; i++)
-		if (k->seg[i].p_type == PT_LOAD && k->seg[i].p_memsz > 0)
-			err = load_segment(k, p, &k->seg[i], why);
+	for (unsigned i = 0; err == 0 && i < k->segs; i++) {
+		if (k->seg[i].p_type != PT_LOAD || k->seg[i].p_memsz == 0)
+			continue;
+		err = load_segment(k, p, &k->seg[i], why);
+		if (err == 0 && overlaps(k, i)) {
+			*why = "damaged: its segments lie over each other";
+			err = -EINVAL;
+		}
+	}
 	if (err == 0 && p->size == 0) {
 		*why = "damaged: there is nothing to load in it";
 		err = -EINVAL;

@@ -217,7 +217,8 @@ static void put_header(uint32_t at, uint32_t flags, const uint32_t *more, size_t
 	const uint32_t h[3] = { 0x1badb002, flags, -(0x1badb002 + flags) };
 
 	memcpy((uint8_t *)&elf + at, h, sizeof(h));
-	memcpy((uint8_t *)&elf + at + 12, more, n * 4);
+	for (size_t i = 0; i < n; i++)
+		memcpy((uint8_t *)&elf + at + 12 + i * 4, &more[i], 4);
 }
 
 static void test_multiboot(void **state)

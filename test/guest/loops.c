@@ -12,7 +12,7 @@
 
 static u8 pages[2 * PAGES][4096] __attribute__((aligned(4096)));
 static u8 page[4096] __attribute__((aligned(4096)));
-static u32 one = 1;
+static u32 one __attribute__((used)) = 1; /* named in asm */
 static volatile u64 ticks;
 
 static bool count_tick(struct frame *f)

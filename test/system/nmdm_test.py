@@ -220,8 +220,9 @@ def test_tmux(flow: Flow):
         attached.expect_exact("Hi")
         attached.send("typed")
         attached.expect_exact("typed")
-        attached.send("\x02")
         time.sleep(0.2)  # keys that come at once are taken for a paste
+        attached.send("\x02")
+        time.sleep(0.2)
         attached.send("d")
         attached.expect_exact("detached")
         assert attached.wait() == 0

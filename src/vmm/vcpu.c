@@ -250,7 +250,11 @@ static void *vcpu_main(void *arg)
 	struct vcpu *v = arg;
 	const struct engine_ops *ops = v->m->ops;
 	int err = ops->thread_start != NULL ? ops->thread_start(v->engine) : 0;
+	char name[16];
 
+	/* By the thread itself: others would need /proc, which the sandbox closes. */
+	snprintf(name, sizeof(name), "vcpu %u", v->id);
+	pthread_setname_np(pthread_self(), name);
 	if (err != 0) {
 		log_error("vCPU %u cannot start: %s", v->id, strerrordesc_np(-err));
 		machine_suspend(v->m, SUSPEND_ERROR);
@@ -308,7 +312,6 @@ int vcpu_start(struct vcpu *v)
 	const char *text = config_getf(v->m->cfg, "vcpu.%u.cpuset", v->id);
 	pthread_attr_t attr;
 	cpu_set_t set;
-	char name[16];
 	int err;
 
 	pthread_attr_init(&attr);
@@ -329,8 +332,6 @@ int vcpu_start(struct vcpu *v)
 		return err;
 	}
 	v->created = true;
-	snprintf(name, sizeof(name), "vcpu %u", v->id);
-	pthread_setname_np(v->thread, name);
 	return 0;
 }
 

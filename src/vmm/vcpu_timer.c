@@ -53,6 +53,7 @@ static void *timer_main(void *arg)
 	struct machine *m = arg;
 	struct epoll_event ev[16];
 
+	pthread_setname_np(pthread_self(), "vcpu timers");
 	for (;;) {
 		int n = epoll_wait(m->sync->timer_epoll, ev, 16, -1);
 
@@ -94,8 +95,6 @@ int vcpu_timer_start(struct machine *m)
 	if (err == 0)
 		err = -pthread_create(&s->timer_thread, NULL, timer_main, m);
 	s->timer_started = err == 0;
-	if (s->timer_started)
-		pthread_setname_np(s->timer_thread, "vcpu timers");
 	return err;
 }
 

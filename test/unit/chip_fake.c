@@ -188,6 +188,11 @@ void chip_jump(struct machine *m, uint64_t ns)
 	chip_advance(m, 0);
 }
 
+bool chip_timer_set(struct machine *m)
+{
+	return earliest(m->loop, UINT64_MAX) != NULL;
+}
+
 /* The engine */
 
 struct engine_vcpu {

@@ -7,6 +7,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,6 +30,8 @@ void chip_destroy(struct machine *m);
 void chip_advance(struct machine *m, uint64_t ns);
 /* As a stopped process: time moves, timers run late, once. */
 void chip_jump(struct machine *m, uint64_t ns);
+/* Whether the event loop has to wake up at some time. */
+bool chip_timer_set(struct machine *m);
 
 uint32_t chip_in(struct machine *m, uint16_t port, unsigned size);
 void chip_out(struct machine *m, uint16_t port, unsigned size, uint32_t v);

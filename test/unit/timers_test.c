@@ -256,6 +256,44 @@ static void test_hpet_periodic(void **state)
 	chip_destroy(m);
 }
 
+/* A timer that interrupts nobody counts on, and wakes no thread for it. */
+static void test_hpet_quiet(void **state)
+{
+	struct machine *m = hpet_machine();
+	uint64_t now;
+
+	(void)state;
+	chip_rte(m, 21, 0x51, 0);
+	chip_write(m, 0, HPET + 0x10, 4, 1);
+	chip_write(m, 0, HPET + 0x120, 4, 21 << 9 | 2 | 4 | 8 | 0x40);
+	now = chip_read(m, 0, HPET + 0xf0, 8);
+	chip_write(m, 0, HPET + 0x128, 8, now + 16777);
+	chip_write(m, 0, HPET + 0x128, 8, 16777); /* 1 ms */
+	assert_true(chip_timer_set(m));
+	/* As Linux leaves it when the LAPICs' timers have taken over. */
+	chip_write(m, 0, HPET + 0x120, 4, 21 << 9 | 2 | 8);
+	assert_false(chip_timer_set(m));
+	assert_int_equal(chip_read(m, 0, HPET + 0x20, 4), 0);
+	chip_advance(m, 10 * MS + MS / 2);
+	assert_false(chip_timer_set(m));
+	assert_int_equal(chip_take(m, 0), -1);
+	/* The comparator and the status have moved all the same. */
+	assert_int_equal(chip_read(m, 0, HPET + 0x128, 8), now + 11 * 16777);
+	assert_int_equal(chip_read(m, 0, HPET + 0x20, 4), 2);
+	chip_advance(m, MS);
+	chip_write(m, 0, HPET + 0x20, 4, 2);
+	assert_int_equal(chip_read(m, 0, HPET + 0x20, 4), 0);
+	/* Back on: from the next match. */
+	chip_write(m, 0, HPET + 0x120, 4, 21 << 9 | 4 | 8);
+	assert_true(chip_timer_set(m));
+	assert_int_equal(chip_take(m, 0), -1);
+	chip_advance(m, MS);
+	assert_int_equal(chip_take(m, 0), 0x51);
+	chip_eoi(m, 0);
+	assert_int_equal(chip_take(m, 0), -1);
+	chip_destroy(m);
+}
+
 /* Ticks that find the CPU or the event loop late come one after another. */
 static void test_late_ticks(void **state)
 {
@@ -664,6 +702,7 @@ int main(void)
 		cmocka_unit_test(test_hpet_counter),
 		cmocka_unit_test(test_hpet_oneshot),
 		cmocka_unit_test(test_hpet_periodic),
+		cmocka_unit_test(test_hpet_quiet),
 		cmocka_unit_test(test_late_ticks),
 		cmocka_unit_test(test_hpet_level_and_legacy),
 		cmocka_unit_test(test_rtc_time),

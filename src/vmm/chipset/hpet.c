@@ -3,7 +3,8 @@
  * replacement routing; no FSB delivery.
  *
  * The main counter is a function of the host's monotonic clock while it is enabled.
- * Each timer has an event-loop timer set to its next match. When it runs late the
+ * A timer whose interrupt is enabled has an event-loop timer set to its next match;
+ * the matches of others are counted when somebody looks. When it runs late the
  * comparator moves on by whole periods, and edges missed come one after another
  * (chipset.h); a level tells software to look at the counter.
  */
@@ -130,7 +131,7 @@ static void set_event(struct timer *t, uint64_t floor_ns)
 	struct hpet *h = t->h;
 	uint64_t now = counter(h), left = t->due > now ? t->due - now : 0, when;
 
-	if (!t->armed || !(h->cfg & CFG_ENABLE)) {
+	if (!t->armed || !(h->cfg & CFG_ENABLE) || !(t->cfg & TN_ENABLE)) {
 		event_set_timer(t->event, 0);
 		return;
 	}
@@ -189,6 +190,12 @@ static void catch_up(struct timer *t)
 		match(t, now);
 }
 
+static void catch_up_all(struct hpet *h)
+{
+	for (unsigned i = 0; i < HPET_TIMERS; i++)
+		catch_up(&h->timer[i]);
+}
+
 static void fired(void *arg)
 {
 	struct timer *t = arg;
@@ -243,8 +250,7 @@ static void write_general(struct hpet *h, uint64_t v)
 {
 	uint64_t now, old = h->cfg;
 
-	for (unsigned i = 0; i < HPET_TIMERS; i++)
-		catch_up(&h->timer[i]);
+	catch_up_all(h);
 	now = counter(h);
 	v &= CFG_ENABLE | CFG_LEGACY;
 	if ((old ^ v) & CFG_LEGACY)
@@ -273,6 +279,7 @@ static uint64_t reg_read(struct hpet *h, uint64_t reg)
 	case 0x10:
 		return h->cfg;
 	case 0x20:
+		catch_up_all(h);
 		return h->isr;
 	case 0xf0:
 		return counter(h);
@@ -286,6 +293,7 @@ static uint64_t reg_read(struct hpet *h, uint64_t reg)
 	case 0x00:
 		return timer_config(t);
 	case 0x08:
+		catch_up(t);
 		return t->comparator;
 	default:
 		return 0;
@@ -301,6 +309,7 @@ static void reg_write(struct hpet *h, uint64_t reg, uint64_t v)
 		write_general(h, v);
 		return;
 	case 0x20:
+		catch_up_all(h);
 		h->isr &= ~v;
 		for (unsigned i = 0; i < HPET_TIMERS; i++)
 			if (v & BIT(i))

@@ -100,6 +100,31 @@ static void test_access_behind_a_string_instruction(void **state)
 	assert_int_equal(fixture_read(&f, DATA + MEMORY_PAGE, 8), 1);
 }
 
+/* Two accesses: what the first one finds is no good when the second one had to look. */
+static void test_push_of_memory(void **state)
+{
+	/* mov [rsi], rax ; mov rax, [rdi] ; mov rcx, [rdi + 8] ; push [rdi + 16] ; hlt */
+	static const uint8_t code[] = { 0x48, 0x89, 0x06, 0x48, 0x8b, 0x07, 0x48, 0x8b, 0x4f,
+		8, 0xff, 0x77, 16, 0xf4 };
+
+	(void)state;
+	fixture_code(&f, CODE, code, sizeof(code));
+	for (uint64_t i = 0; i < 3; i++)
+		assert_int_equal(memory_write(&f.mem, 0x20000 + i * 8, &(uint64_t){ 7 + i },
+				     8), 0);
+	for (int i = 0; i < 3; i++) {
+		f.cpu->halted = false;
+		f.cpu->rip = CODE;
+		f.cpu->gpr[GPR_RDI] = 0x20000;
+		/* So that the software TLB knows the stack before the slot of PUSH does. */
+		f.cpu->gpr[GPR_RSI] = 0x30800;
+		f.cpu->gpr[GPR_RSP] = 0x31000;
+		assert_int_equal(engine_soft.run(f.vcpu[0]), ENGINE_HALT);
+		assert_int_equal(*(uint64_t *)memory_ptr(&f.mem, 0x30ff8, 8), 9);
+	}
+	assert_int_equal(f.cpu->jit->stats.signals, 0);
+}
+
 /* A return with flags, when no call is outstanding, leaves nothing for the next one. */
 static void test_returns_without_calls(void **state)
 {
@@ -130,6 +155,7 @@ int main(void)
 		    test_short_block_between_two_others, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 		    test_access_behind_a_string_instruction, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_push_of_memory, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 		    test_returns_without_calls, setup, teardown),
 	};

@@ -199,6 +199,7 @@ static bool target_to_t0(struct tr *c)
 
 		if (!address_of(c, &a))
 			return false;
+		tr_forget_t1(c);
 		mem_check(c, &a, c->word, 'r', &m);
 		tr_load(c, H_T0, m);
 		return true;

@@ -317,8 +317,31 @@ void jit_tlb_flush(struct soft_cpu *cpu, bool globals)
 		j->low_globals = false;
 }
 
-/* Empties the slots of a list that meet a condition; empty ones leave the list. */
-#define SLOTS_DROP(j, which, s, condition)                                           	do {                                                                         		struct list *l_ = &(j)->filled[which];                                                                                                                    		for (uint32_t i_ = 0; i_ < l_->n;) {                                 			struct slot *s = &(j)->slots[l_->v[i_]];                                                                                                          			if (s->limit && (condition))                                 				s->limit = 0;                                        			if (s->limit) {                                              				i_++;                                                				continue;                                            			}                                                            			s->listed &= ~(1u << (which));                               			l_->v[i_] = l_->v[--l_->n];                                  		}                                                                    	} while (0)
+static uint64_t slot_host(const struct slot *s)
+{
+	return s->delta + (s->flags & SLOT_ABS ? 0 : s->start);
+}
+
+/* Empties the slots of a list whose bytes (addresses, or host's) meet a page. */
+static void drop_slots(struct jit *j, unsigned which, uint64_t page, bool host)
+{
+	struct list *l = &j->filled[which];
+
+	for (uint32_t i = 0; i < l->n;) {
+		struct slot *s = &j->slots[l->v[i]];
+		uint64_t start = host ? slot_host(s) : s->start;
+
+		if (page - start < s->limit + s->size || start - page < 4096 ||
+		    (!host && s->level > 12 && (start ^ page) >> s->level == 0))
+			s->limit = 0;
+		if (s->limit) {
+			i++;
+			continue;
+		}
+		s->listed &= ~(1u << which);
+		l->v[i] = l->v[--l->n];
+	}
+}
 
 void jit_tlb_flush_page(struct soft_cpu *cpu, uint64_t lin)
 {
@@ -335,20 +358,13 @@ void jit_tlb_flush_page(struct soft_cpu *cpu, uint64_t lin)
 		/* Kernels map themselves globally, programs never. */
 		if (w & LIST_GLOBAL && !(lin >> 63) && !j->low_globals)
 			continue;
-		SLOTS_DROP(j, w, s, page - s->start < s->limit + s->size ||
-		    s->start - page < 4096 ||
-		    (s->level > 12 && (s->start ^ lin) >> s->level == 0));
+		drop_slots(j, w, page, false);
 	}
 	/* A token does not know the size of its mapping. */
 	for (unsigned w = 0; w < 2; w++)
 		for (uint32_t i = 0; i < j->toks[w].n; i++)
 			if ((j->tokens[j->toks[w].v[i]].va ^ lin) >> 30 == 0)
 				token_drop(j, j->toks[w].v[i]);
-}
-
-static uint64_t slot_host(const struct slot *s)
-{
-	return s->delta + (s->flags & SLOT_ABS ? 0 : s->start);
 }
 
 void jit_drop_write(struct soft_cpu *cpu, uint64_t gpa)
@@ -364,8 +380,7 @@ void jit_drop_write(struct soft_cpu *cpu, uint64_t gpa)
 		    host - (j->large[i].start + j->large[i].delta) < j->large[i].len)
 			j->large[i].tag = 0;
 	for (unsigned w = LIST_WRITE; w < 4; w++)
-		SLOTS_DROP(j, w, s, host - slot_host(s) < s->limit + s->size ||
-		    slot_host(s) - host < 4096);
+		drop_slots(j, w, host, true);
 }
 
 /*

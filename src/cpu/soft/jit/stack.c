@@ -32,6 +32,7 @@ bool tr_push(struct tr *c)
 
 		if (!address_of(c, &a))
 			return false;
+		tr_forget_t1(c);
 		mem_check(c, &a, word, 'r', &m);
 		tr_load(c, H_T0, m);
 		/* The second check may need T0 where flags are live. */

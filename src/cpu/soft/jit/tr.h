@@ -121,6 +121,15 @@ static inline void tr_store(struct tr *c, struct emem m, int reg)
 	emit_m(&c->j->hot, c->word == 8, 0x89, reg, m, 0);
 }
 
+/*
+ * Before the first of an instruction's two accesses: a miss of the second begins the
+ * instruction again, when T1 is not what the one before it left.
+ */
+static inline void tr_forget_t1(struct tr *c)
+{
+	c->j->hot.t1++;
+}
+
 /* The guest's stack pointer moves; flags stay. */
 static inline void tr_add_sp(struct tr *c, int32_t n)
 {

@@ -177,7 +177,7 @@ bool cache_room(const struct jit *j)
 	/* The longest block in its worst form. */
 	return j->hot.end - j->hot.p > 32 * 1024 && j->cold.end - j->cold.p > 32 * 1024 &&
 	    j->nsites + 4 * BLOCK_MAX < JIT_SITES && j->ntrans + 2 < JIT_TRANS &&
-	    j->nedges + 8 < JIT_EDGES && j->npcs + 2 * BLOCK_MAX + 1 < JIT_PCS &&
+	    j->nedges + 16 < JIT_EDGES && j->npcs + 4 * BLOCK_MAX < JIT_PCS &&
 	    j->ntokens + 4 < JIT_TOKENS && j->nicalls + 2 < JIT_ICALLS;
 }
 

@@ -50,6 +50,8 @@ static const struct large *large_note(struct jit *j, const struct tlb_entry *e,
 	return l;
 }
 
+#define WIDEN_MAX 16u
+
 /*
  * Widens [*start, *start + *len) around the page of e by neighbours that the software
  * TLB knows to continue it.
@@ -59,7 +61,7 @@ static void widen(const struct soft_cpu *cpu, const struct tlb_entry *e, unsigne
 {
 	uint64_t page = *start;
 
-	for (unsigned i = 1; i <= 8; i++) {
+	for (unsigned i = 1; i <= WIDEN_MAX; i++) {
 		const struct tlb_entry *n = tlb_slot(cpu, idx, page + i * 4096);
 
 		if ((write ? n->tag_w : n->tag_r) != page + i * 4096 ||
@@ -67,7 +69,7 @@ static void widen(const struct soft_cpu *cpu, const struct tlb_entry *e, unsigne
 			break;
 		*len += 4096;
 	}
-	for (unsigned i = 1; i <= 8; i++) {
+	for (unsigned i = 1; i <= WIDEN_MAX; i++) {
 		const struct tlb_entry *n = tlb_slot(cpu, idx, page - i * 4096);
 
 		if ((write ? n->tag_w : n->tag_r) != page - i * 4096 ||
@@ -163,7 +165,8 @@ bool jit_slot_fill(struct jit *j, uint32_t site, uint64_t addr)
 		l = e->level > 12 ? large_note(j, e, idx, write, page) : NULL;
 		if (!l) {
 			/* Looking for neighbours costs more than a miss: not in vain. */
-			if (e->level == 12 && (s->lonely < 4 || !(++s->tries & 15))) {
+			if (e->level == 12 && (s->flags & SLOT_STICKY || s->lonely < 4 ||
+			    !(++s->tries & 15))) {
 				widen(cpu, e, idx, write, &start, &len);
 				s->lonely = len > 4096 ? 0 : s->lonely + (s->lonely < 4);
 			}

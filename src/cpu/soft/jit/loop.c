@@ -1,18 +1,19 @@
 /*
  * Blocks that loop to themselves. When all their accesses move by constant steps, the
  * number of rounds for which every slot holds is computed once, and the rounds run in
- * a second copy of the body without checks, at most ROUNDS_MAX at a time so that
- * events are seen.
+ * copies of the body without checks, at most ROUNDS_MAX at a time so that events are
+ * seen.
  *
  * Invariants
  * - Flags are dead at the head (branch.c), so that counting may clobber them there.
- * - The copy calls nothing and uses T1 only, for deltas: T0 counts. Slots cannot
- *   change under it. Host faults in it find their instruction through fast_pc.
+ * - The copies call nothing and use T1 only, for deltas: T0 counts. Slots cannot
+ *   change under them. Host faults in them find their instruction through fast_pc.
  */
 #include "cpu/soft/jit/tr.h"
 
 #define ROUNDS_MAX  1024
-#define ROUNDS_MIN  3	/* fewer are not worth counting */
+#define ROUNDS_MIN  3u	/* fewer are not worth counting */
+#define COPIES_MAX  4u
 #define STREAMS_MAX 6u
 #define LENGTH_MAX  24u
 
@@ -131,10 +132,11 @@ static int streams(const struct tr *c, struct stream *s)
 /* T0 = the lesser of T0 and the rounds that the stream's slot lasts, less one. */
 static void count(struct tr *c, const struct stream *s, const uint8_t *head)
 {
-	struct emit *e = &c->j->hot;
+	struct emit *e = &c->j->hot, *cold = &c->j->cold;
 	struct slot *slot = &c->j->slots[s->site];
 	unsigned size = (unsigned)(s->step < 0 ? -s->step : s->step);
 	struct emem a = { host_reg(s->base), H_NONE, 0, s->at, NULL };
+	const uint8_t *again;
 
 	if (slot->flags & SLOT_ABS) {
 		emit_cmp_imm8(e, 8, emem_at(&slot->limit), 0);
@@ -145,10 +147,12 @@ static void count(struct tr *c, const struct stream *s, const uint8_t *head)
 		a.index = host_reg(s->index);
 		a.shift = (unsigned)__builtin_ctz(s->scale | 8);
 	}
+	again = emit_pc(e);
 	emit_lea(e, H_T1, a);
 	emit_m(e, 1, 0x2b, H_T1, emem_at(&slot->start), 0);
 	emit_m(e, 1, 0x3b, H_T1, emem_at(&slot->limit), 0);
-	emit_jcc(e, CC_AE, head);
+	emit_jcc(e, CC_AE, emit_pc(cold));
+	poly_lookup(c->j, cold, s->site, a, head, again);
 	if (!s->step)
 		return;
 	if (s->step > 0) { /* limit - 1 - offset */
@@ -161,25 +165,25 @@ static void count(struct tr *c, const struct stream *s, const uint8_t *head)
 }
 
 /* The body again, without its last instruction. */
-static const uint8_t *copy(struct tr *c)
+static void copy(struct tr *c)
 {
-	struct emit *e = &c->j->hot;
-	const uint8_t *start = emit_pc(e);
+	uint32_t *pc = c->j->pcs + c->j->npcs;
 
-	c->t->fast = (uint32_t)(start - c->j->code_rx);
-	c->t->fast_pc = c->j->pcs + c->j->npcs;
 	c->j->npcs += c->b->n;
-	c->fast = true;
-	e->t1++;
+	c->t->copies++;
 	for (c->i = 0; c->i + 1 < c->b->n; c->i++) {
-		c->t->fast_pc[c->i] = (uint32_t)(emit_pc(e) - c->j->code_rx);
+		pc[c->i] = (uint32_t)(emit_pc(&c->j->hot) - c->j->code_rx);
 		tr_enter(c);
 		tr_middle(c);
 	}
-	c->t->fast_pc[c->i] = (uint32_t)(emit_pc(e) - c->j->code_rx);
+	pc[c->i] = (uint32_t)(emit_pc(&c->j->hot) - c->j->code_rx);
 	tr_enter(c);
-	c->fast = false;
-	return start;
+}
+
+/* Short bodies are worth several copies, for what a round costs beside its own. */
+static unsigned copies(const struct tr *c)
+{
+	return c->b->n <= 10 ? COPIES_MAX : c->b->n <= 16 ? 2 : 1;
 }
 
 bool loop_fast(struct tr *c, unsigned cc, const uint8_t *again)
@@ -187,6 +191,7 @@ bool loop_fast(struct tr *c, unsigned cc, const uint8_t *again)
 	const uint8_t *head = c->j->code_rx + c->t->pc[0], *start;
 	struct stream s[STREAMS_MAX];
 	struct emit *e = &c->j->hot;
+	unsigned k = copies(c);
 	int n = streams(c, s);
 
 	if (n <= 0)
@@ -194,11 +199,24 @@ bool loop_fast(struct tr *c, unsigned cc, const uint8_t *again)
 	emit_const(e, H_T0, ROUNDS_MAX - 1);
 	for (int i = 0; i < n; i++)
 		count(c, &s[i], head);
-	emit_r(e, 1, 0x83, 7, H_T0), emit8(e, ROUNDS_MIN - 1); /* cmp */
+	emit_r(e, 1, 0x83, 5, H_T0), emit8(e, (uint8_t)(k - 1)); /* sub */
 	emit_jcc(e, CC_B, head);
-	start = copy(c);
-	tr_edge_jcc(c, cc ^ 1, c->next);
-	emit_r(e, 1, 0x83, 5, H_T0), emit8(e, 1); /* sub */
+	if (k < ROUNDS_MIN) {
+		emit_r(e, 1, 0x83, 7, H_T0), emit8(e, ROUNDS_MIN - (uint8_t)k); /* cmp */
+		emit_jcc(e, CC_B, head);
+	}
+	start = emit_pc(e);
+	c->t->fast = (uint32_t)(start - c->j->code_rx);
+	c->t->fast_pc = c->j->pcs + c->j->npcs;
+	c->t->copies = 0;
+	c->fast = true;
+	e->t1++;
+	for (unsigned i = 0; i < k; i++) {
+		copy(c);
+		tr_edge_jcc(c, cc ^ 1, c->next);
+	}
+	c->fast = false;
+	emit_r(e, 1, 0x83, 5, H_T0), emit8(e, (uint8_t)k); /* sub */
 	emit_jcc_near(e, CC_AE, start);
 	emit_jmp(e, again);
 	return true;

@@ -6,7 +6,8 @@
  * whom a call calls.
  *
  * The slots of such sites are "sticky": never in the lists by kind, but in one of their
- * own, all of which every flush empties.
+ * own, all of which every flush empties. Now and then a look-up goes the long way, in
+ * case the page has neighbours that continue it.
  */
 #include "cpu/soft/jit/priv.h"
 
@@ -38,18 +39,11 @@ static void xor_tag(struct emit *e, const struct slot *s)
 	emit_m(e, 1, 0x33, H_T0, emem_base(H_T1, (int32_t)tag_at(s)), 0);
 }
 
-static void emit_lookup(struct jit *j, struct emit *e, uint32_t site, const uint8_t *miss,
-    const uint8_t *back)
+/* T1 = entry for T0; T0 becomes the offset in the page if it is the right one. */
+static void find(struct jit *j, struct emit *e, const struct slot *s, const uint8_t *miss)
 {
-	const struct site *at = &j->sites[site];
-	struct slot *s = &j->slots[site];
 	uint8_t *hit;
 
-	if (at->base != SITE_T0) {
-		emit_store(e, emem_at(&j->save[4]), H_T0);
-		emit_lea(e, H_T0, emem_base(at->base, at->disp));
-	}
-	/* T1 = entry; T0 becomes the offset in the page if it is the right one. */
 	emit_mov(e, H_T1, H_T0);
 	emit_r(e, 1, 0xc1, 5, H_T1), emit8(e, 6);	/* shr */
 	emit_r(e, 0, 0x81, 4, H_T1);			/* and */
@@ -61,6 +55,28 @@ static void emit_lookup(struct jit *j, struct emit *e, uint32_t site, const uint
 	xor_tag(e, s);
 	emit_jmp(e, miss);
 	emit_here(e, hit);
+}
+
+static void finish(struct emit *e, struct slot *s, const uint8_t *back)
+{
+	emit_m(e, 1, 0xc7, 0, emem_at(&s->limit), 4);	/* mov */
+	emit32(e, 4096 - s->size + 1);
+	emit_jmp(e, back);
+}
+
+static void emit_lookup(struct jit *j, struct emit *e, uint32_t site, const uint8_t *miss,
+    const uint8_t *back)
+{
+	const struct site *at = &j->sites[site];
+	struct slot *s = &j->slots[site];
+
+	if (at->base != SITE_T0) {
+		emit_store(e, emem_at(&j->save[4]), H_T0);
+		emit_lea(e, H_T0, emem_base(at->base, at->disp));
+	}
+	emit_m(e, 0, 0x80, 5, emem_at(&s->tries), 1), emit8(e, 1); /* sub byte */
+	emit_jcc(e, CC_E, miss);
+	find(j, e, s, miss);
 	if (at->base == SITE_T0) {
 		xor_tag(e, s);
 		emit_store(e, emem_at(&j->save[5]), H_RCX);
@@ -70,9 +86,23 @@ static void emit_lookup(struct jit *j, struct emit *e, uint32_t site, const uint
 		copy(e, s, H_T0);
 		emit_load(e, H_T0, emem_at(&j->save[4]));
 	}
-	emit_m(e, 1, 0xc7, 0, emem_at(&s->limit), 4);	/* mov */
-	emit32(e, 4096 - s->size + 1);
-	emit_jmp(e, back);
+	finish(e, s, back);
+}
+
+void poly_lookup(struct jit *j, struct emit *e, uint32_t site, struct emem addr,
+    const uint8_t *miss, const uint8_t *hit)
+{
+	struct slot *s = &j->slots[site];
+
+	emit_m(e, 0, 0xf6, 0, emem_at((uint8_t *)s + SLOT_FLAGS_AT), 1); /* test */
+	emit8(e, SLOT_STICKY);
+	emit_jcc(e, CC_E, miss);
+	emit_store(e, emem_at(&j->save[4]), H_T0);
+	emit_lea(e, H_T0, addr);
+	find(j, e, s, miss);
+	copy(e, s, H_T0);
+	emit_load(e, H_T0, emem_at(&j->save[4]));
+	finish(e, s, hit);
 }
 
 static void make(struct jit *j, uint32_t site)

@@ -48,7 +48,7 @@ struct slot {
 	uint16_t size;		/* bytes reached from the checked address */
 	uint8_t flags : 3;	/* SLOT_ */
 	uint8_t lonely : 5;	/* refills that found no neighbours, at most 4 */
-	uint8_t tries;
+	uint8_t tries;		/* to find some since; look-ups of a sticky one */
 };
 _Static_assert(sizeof(struct slot) == 32, "two to a cache line");
 /* For the stub, which reads kind and idx as one word and flags as bits of a byte. */
@@ -159,8 +159,9 @@ struct trans {
 	uint64_t rip;
 	uint64_t page[2], lo[2], hi[2]; /* physical bytes it depends on */
 	uint32_t *pc;		/* host address of each insn, from code; n + 1 */
-	uint32_t *fast_pc;	/* of those of the copy without checks, n, see loop.c */
-	uint32_t fast;		/* where that is, from code_rx; 0: there is none */
+	uint32_t *fast_pc;	/* of those of the copies without checks, n each: loop.c */
+	struct trans *plain;	/* the same without groups; NULL: not made */
+	uint32_t fast;		/* where the copies are, from code_rx; 0: there are none */
 	uint8_t *entry;		/* in-page direct jumps */
 	uint8_t *entry_tok;	/* any direct jump; NULL: not made yet */
 	uint8_t *entry_ind;	/* with T0 = target; NULL: not made yet */
@@ -172,6 +173,7 @@ struct trans {
 	bool dead;
 	bool headless;		/* dead, its beginning overwritten: cache.c, links */
 	bool ungrouped, uses_fp;
+	uint8_t copies;
 	uint8_t crossings;	/* groups that had no slot, since crossed_ns */
 	uint64_t crossed_ns;
 	uint32_t live_in;	/* RF_STATUS bits it may read */
@@ -333,6 +335,12 @@ uint64_t jit_now_ns(void);
 /* poly.c */
 void poly_count(struct jit *j, uint32_t site);
 void poly_flush(struct jit *j);
+/*
+ * If the site has a look-up: fills its slot for the address and goes to hit, with T0
+ * as it was; else to miss.
+ */
+void poly_lookup(struct jit *j, struct emit *e, uint32_t site, struct emem addr,
+    const uint8_t *miss, const uint8_t *hit);
 
 /* fast.c: integer registers only. Sets j->miss_to. */
 void range_drop_all(struct jit *j);

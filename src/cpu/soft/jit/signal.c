@@ -45,17 +45,19 @@ static bool to_interpreter(struct jit *j, ucontext_t *uc)
 	uint64_t off = (uint64_t)r[REG_RIP] - (uint64_t)(uintptr_t)j->code_rx;
 	const uint32_t *pc;
 	struct trans *t;
-	unsigned i;
+	unsigned i, n;
 
 	if (off >= JIT_HOT_SIZE)
 		return false;
 	t = trans_at(j, off);
 	if (!t || t->dead)
 		return false;
-	pc = t->fast && off >= t->fast ? t->fast_pc : t->pc;
-	for (i = 0; i + 1 < t->n && pc[i + 1] <= off; i++)
+	pc = t->pc, n = t->n;
+	if (t->fast && off >= t->fast)
+		pc = t->fast_pc, n *= t->copies;
+	for (i = 0; i + 1 < n && pc[i + 1] <= off; i++)
 		;
-	j->sites[SITE_FAULT] = (struct site){ .t = t, .insn = i };
+	j->sites[SITE_FAULT] = (struct site){ .t = t, .insn = i % t->n };
 	j->stats.signals++;
 	r[REG_R11] = SITE_FAULT;
 	r[REG_RIP] = (greg_t)(uintptr_t)j->stub_interp;

@@ -199,19 +199,36 @@ void shake_slots(struct jit *j)
 	j->shake_seed = x | 1;
 }
 
+/* Where to go on without the group that the site checks; NULL: nowhere. */
+static const uint8_t *without_group(struct jit *j, uint32_t site)
+{
+	const struct site *at = &j->sites[site];
+	struct trans *t = at->t;
+
+	if (!(j->slots[site].flags & SLOT_GROUP) || !t->plain || t->plain->dead)
+		return NULL;
+	if (++t->crossings >= CROSSINGS)
+		return NULL;
+	if (t->plain->uses_fp && !t->uses_fp)
+		jit_fpu_load(j);
+	return j->code_rx + t->plain->pc[at->insn];
+}
+
 void jit_miss(struct jit *j, uint32_t site, uint64_t addr)
 {
-	const struct trans *t = j->sites[site].t;
+	const struct site *at = &j->sites[site];
+	const uint8_t *to = j->stub_slow, *plain;
 
 	if (shake_due(j))
 		shake_slots(j);
 	j->stats.slot_misses++;
 	j->miss_site = site;
 	j->miss_addr = addr;
-	if (j->sites[site].refills && jit_slot_fill(j, site, addr))
-		j->miss_to = (uint64_t)(uintptr_t)(j->code_rx + t->pc[j->sites[site].insn]);
-	else
-		j->miss_to = (uint64_t)(uintptr_t)j->stub_slow;
+	if (at->refills && jit_slot_fill(j, site, addr))
+		to = j->code_rx + at->t->pc[at->insn];
+	else if (at->refills && (plain = without_group(j, site)))
+		to = plain;
+	j->miss_to = (uint64_t)(uintptr_t)to;
 }
 
 void jit_fpu_load(struct jit *j)

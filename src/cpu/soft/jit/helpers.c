@@ -40,7 +40,6 @@ static uint32_t compat_key(const struct soft_cpu *cpu)
 	return KEY_COMPAT | (unlimited(&cpu->seg[SEG_FS]) ? KEY_FS : 0) |
 	    (unlimited(&cpu->seg[SEG_GS]) ? KEY_GS : 0);
 }
-#define CROSSINGS 32
 /*
  * Runs of a block before it is translated: half of what a boot runs at all runs less
  * often, and translating takes as long as interpreting a block twenty times.
@@ -149,14 +148,14 @@ static struct trans *trans_get(struct jit *j, struct block *b)
 	uint64_t start;
 
 	for (t = b->jit; t; t = t->next)
-		if (t->rip == cpu->rip && t->keyid == j->keyid)
+		if (t->rip == cpu->rip && t->keyid == j->keyid && !t->second)
 			return t;
 	if (b->stale || ++b->runs < j->threshold)
 		return NULL;
 	if (!cache_room(j))
 		cache_flush(j);
 	start = jit_now_ns();
-	t = translate(j, b, cpu->rip, j->keyid);
+	t = translate(j, b, cpu->rip, j->keyid, false);
 	j->stats.time_ns += jit_now_ns() - start;
 	if (j->perfmap)
 		fprintf(j->perfmap, "%lx %x guest_%lx\n",
@@ -384,25 +383,33 @@ const uint8_t *jit_h_interp(struct jit *j, uint32_t site, uint64_t unused)
 	return interpret(j, &j->sites[site]);
 }
 
-/* One such access takes about a microsecond: is that more than a few percent? */
+/*
+ * Whether no group could serve t so often that something is to be done about it. Runs
+ * of the plain translation are counted by the fast helper.
+ */
 static bool too_often(struct trans *t)
 {
-	if (!t->crossings)
-		t->crossed_ns = jit_now_ns();
-	if (++t->crossings < CROSSINGS)
+	uint64_t now, took;
+
+	if (t->crossings < CROSSINGS && ++t->crossings < CROSSINGS)
 		return false;
+	now = jit_now_ns();
+	took = now - t->crossed_ns;
+	t->crossed_ns = now;
 	t->crossings = 0;
-	return jit_now_ns() - t->crossed_ns < CROSSINGS * UINT64_C(20000);
+	return took < (t->plain ? CROSSINGS_PLAIN_NS : CROSSINGS_NS);
 }
 
 /*
- * A check for several accesses failed. When its span cannot be had at all, the
- * block is better off without groups.
+ * A check for several accesses failed. When its span cannot be had at all - the stack
+ * crosses a page just here, at this depth of a recursion - a second translation
+ * without groups does the rest of the block; when that is what mostly happens, the
+ * block is better off with that one alone.
  */
 static const uint8_t *group_slow(struct jit *j, uint32_t site, uint64_t addr)
 {
 	struct trans *t = j->sites[site].t;
-	uint64_t flushes = j->stats.flushes;
+	uint64_t flushes = j->stats.flushes, epoch = j->epoch;
 	const uint8_t *to;
 
 	j->stats.group_misses++;
@@ -411,6 +418,13 @@ static const uint8_t *group_slow(struct jit *j, uint32_t site, uint64_t addr)
 		return to;
 	if (!too_often(t))
 		return to;
+	if (!t->plain) {
+		/* What is looked at beyond the block must be what t saw. */
+		if (to && j->epoch == epoch && j->keyid == t->keyid && !j->lock &&
+		    cache_room(j))
+			t->plain = translate(j, t->b, t->rip, t->keyid, true);
+		return to;
+	}
 	ungroup_set(j, t->b);
 	j->stats.ungrouped++;
 	trans_kill(j, t);

@@ -117,6 +117,13 @@ _Static_assert(sizeof(struct site) == 32, "the stub indexes by shifting");
 #define SITE_T0	     0xffu	/* the address is in T0 */
 #define SITE_REFILLS 32
 #define SITE_BUSY_US 64		/* they took no longer: worth a look-up of its own */
+/*
+ * So many crossings are worth a second translation, when they took less than that; and
+ * the loss of the first one.
+ */
+#define CROSSINGS	   64u
+#define CROSSINGS_NS	   UINT64_C(1280000)
+#define CROSSINGS_PLAIN_NS UINT64_C(25000)
 #define STICKY_MAX   1024u
 
 /* A direct jump: where its rel32 is and what it shows when it is not linked. */
@@ -160,7 +167,7 @@ struct trans {
 	uint64_t page[2], lo[2], hi[2]; /* physical bytes it depends on */
 	uint32_t *pc;		/* host address of each insn, from code; n + 1 */
 	uint32_t *fast_pc;	/* of those of the copies without checks, n each: loop.c */
-	struct trans *plain;	/* the same without groups; NULL: not made */
+	struct trans *plain;	/* the same without groups, made when it is needed */
 	uint32_t fast;		/* where the copies are, from code_rx; 0: there are none */
 	uint8_t *entry;		/* in-page direct jumps */
 	uint8_t *entry_tok;	/* any direct jump; NULL: not made yet */
@@ -173,8 +180,9 @@ struct trans {
 	bool dead;
 	bool headless;		/* dead, its beginning overwritten: cache.c, links */
 	bool ungrouped, uses_fp;
+	bool second;		/* the plain one of another */
 	uint8_t copies;
-	uint8_t crossings;	/* groups that had no slot, since crossed_ns */
+	uint8_t crossings;	/* times that no slot held a group, since crossed_ns */
 	uint64_t crossed_ns;
 	uint32_t live_in;	/* RF_STATUS bits it may read */
 };
@@ -316,7 +324,8 @@ size_t translate_scratch(void);
 /* Blocks that do better without groups: a hash, false positives do no harm. */
 bool ungroup_has(const struct jit *j, const struct block *b);
 void ungroup_set(struct jit *j, const struct block *b);
-struct trans *translate(struct jit *j, struct block *b, uint64_t rip, unsigned keyid);
+struct trans *translate(struct jit *j, struct block *b, uint64_t rip, unsigned keyid,
+    bool second);
 
 /* helpers.c: called by stubs; return where to go on, NULL: back to C with state stored. */
 const uint8_t *jit_h_slow(struct jit *j, uint32_t site, uint64_t addr);

@@ -159,7 +159,8 @@ static void pages_of(struct jit *j, struct trans *t)
 	t->tok[1] = token_get(j, next, b->page[1], t->keyid);
 }
 
-struct trans *translate(struct jit *j, struct block *b, uint64_t rip, unsigned keyid)
+struct trans *translate(struct jit *j, struct block *b, uint64_t rip, unsigned keyid,
+    bool second)
 {
 	struct emit hot = j->hot, cold = j->cold;
 	uint32_t nsites = j->nsites, nedges = j->nedges;
@@ -173,7 +174,7 @@ struct trans *translate(struct jit *j, struct block *b, uint64_t rip, unsigned k
 	c->rip_mask = c->key & KEY_COMPAT ? UINT32_MAX : ~UINT64_C(0);
 	c->uses_fp = false;
 	*t = (struct trans){ .b = b, .rip = rip, .keyid = keyid, .n = b->n,
-		.pc = j->pcs + j->npcs, .ungrouped = ungroup_has(j, b) };
+		.pc = j->pcs + j->npcs, .ungrouped = second || ungroup_has(j, b), .second = second };
 	j->npcs += b->n + 1;
 	pages_of(j, t);
 	if (edge_inline(j, t))

@@ -8,8 +8,9 @@
  * drops it everywhere. Without PCIDE there is one context.
  *
  * Invariants
- * - A slot's level is non-zero exactly when the slot is in its context's log, so
- *   that a flush costs what was filled, not the size of the table.
+ * - A slot whose level is not zero is in its context's log of global or of other
+ *   entries, so that a flush costs what was filled and goes, not the size of the
+ *   table. A slot that changes sides is in both for a while.
  * - An entry's tags are set together from one walk: tag_w only when the page is
  *   dirty, permitted and free of translated code. A vCPU that saw code[] zero may
  *   keep writing until it next answers requests (smp.h).
@@ -28,27 +29,33 @@ static void entry_clear(struct tlb_entry *e)
 	e->tag_r = e->tag_w = e->tag_x = TLB_INVALID;
 }
 
-static struct tlb_entry *logged(struct context *c, unsigned i)
+static struct tlb_entry *logged(struct context *c, const struct tlb_log *l, unsigned i)
 {
-	return &c->tlb.e[c->log[i] >> TLB_BITS][c->log[i] & (TLB_SIZE - 1)];
+	return &c->tlb.e[l->slot[i] >> TLB_BITS][l->slot[i] & (TLB_SIZE - 1)];
+}
+
+static void log_flush(struct context *c, unsigned which)
+{
+	struct tlb_log *l = &c->log[which];
+
+	for (unsigned i = 0; i < l->n; i++) {
+		struct tlb_entry *e = logged(c, l, i);
+
+		e->logged &= ~(1u << which);
+		if (e->global != which)
+			continue;
+		entry_clear(e);
+		e->level = 0;
+	}
+	l->n = 0;
 }
 
 static void context_flush(struct context *c, bool globals)
 {
-	unsigned kept = 0;
-
-	for (unsigned i = 0; i < c->logged; i++) {
-		struct tlb_entry *e = logged(c, i);
-
-		if (!globals && e->global) {
-			c->log[kept++] = c->log[i];
-			continue;
-		}
-		entry_clear(e);
-		e->level = 0;
-	}
-	c->logged = kept;
-	if (!kept)
+	log_flush(c, LOG_LOCAL);
+	if (globals)
+		log_flush(c, LOG_GLOBAL);
+	if (!c->log[LOG_GLOBAL].n)
 		c->large_lo[0] = c->large_lo[1] = UINT64_MAX,
 		c->large_hi[0] = c->large_hi[1] = 0;
 }
@@ -175,12 +182,16 @@ static void context_drop(struct context *c, uint64_t lin, bool only_global)
 	}
 	if (lin < c->large_lo[half] || lin > c->large_hi[half])
 		return;
-	for (unsigned i = 0; i < c->logged; i++) {
-		struct tlb_entry *e = logged(c, i);
+	for (unsigned which = only_global ? LOG_GLOBAL : LOG_LOCAL; which < LOGS; which++) {
+		const struct tlb_log *l = &c->log[which];
 
-		if (e->level > 12 && same_page(e, lin) &&
-		    (e->global || !only_global))
-			entry_clear(e);
+		for (unsigned i = 0; i < l->n; i++) {
+			struct tlb_entry *e = logged(c, l, i);
+
+			if (e->level > 12 && same_page(e, lin) &&
+			    (e->global || !only_global))
+				entry_clear(e);
+		}
 	}
 }
 
@@ -231,11 +242,12 @@ void mmu_drop_write(struct soft_cpu *cpu, uint64_t gpa)
 
 	if (cpu->jit)
 		jit_drop_write(cpu, gpa);
-	for (unsigned i = 0; i < m->count; i++) {
-		struct context *c = m->context[i];
+	for (unsigned i = 0; i < m->count * LOGS; i++) {
+		struct context *c = m->context[i / LOGS];
+		const struct tlb_log *l = &c->log[i % LOGS];
 
-		for (unsigned j = 0; j < c->logged; j++) {
-			struct tlb_entry *e = logged(c, j);
+		for (unsigned j = 0; j < l->n; j++) {
+			struct tlb_entry *e = logged(c, l, j);
 
 			if (e->gpa == gpa)
 				e->tag_w = TLB_INVALID;
@@ -269,8 +281,12 @@ static struct tlb_entry *entry_set(
 	uint64_t page = lin & MMU_PAGE_MASK, gpa = w->gpa & MMU_PAGE_MASK;
 	bool data = !cpu->mmu->watching;
 
-	if (!e->level)
-		c->log[c->logged++] = idx << TLB_BITS | tlb_index(lin);
+	if (!(e->logged & 1u << w->global)) {
+		struct tlb_log *l = &c->log[w->global];
+
+		l->slot[l->n++] = idx << TLB_BITS | tlb_index(lin);
+		e->logged |= 1u << w->global;
+	}
 	if (w->shift > 12)
 		note_large(c, lin, w->shift);
 	e->delta = (uint64_t)(uintptr_t)cpu->mem->base + gpa - page;

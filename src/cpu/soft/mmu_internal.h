@@ -6,15 +6,21 @@
 /* PCIDs with a TLB of their own; Linux uses 6, or 12 with page-table isolation. */
 #define CONTEXTS 12
 
+/* Filled slots: idx << TLB_BITS | index. */
+struct tlb_log {
+	unsigned n;
+	uint16_t slot[MMU_COUNT * TLB_SIZE];
+};
+
+enum { LOG_LOCAL, LOG_GLOBAL, LOGS }; /* by struct tlb_entry's global */
+
 struct context {
 	struct tlb tlb;
 	uint64_t pcid;
 	uint64_t used; /* clock of the last switch to it */
 	/* Where large pages were filled, by half of the address space. */
 	uint64_t large_lo[2], large_hi[2];
-	unsigned logged;
-	uint16_t
-	    log[MMU_COUNT * TLB_SIZE]; /* filled slots: idx << TLB_BITS | index */
+	struct tlb_log log[LOGS];
 };
 
 struct mmu {

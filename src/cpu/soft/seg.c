@@ -94,26 +94,6 @@ void seg_set_null(struct soft_cpu *cpu, unsigned seg, uint16_t sel, unsigned dpl
 	};
 }
 
-void seg_set_flat_code(struct soft_cpu *cpu, uint16_t sel, unsigned dpl, bool is64)
-{
-	cpu->seg[SEG_CS] = (struct soft_seg){
-		.sel = sel,
-		.limit = 0xffffffff,
-		.access = ACC_G | (is64 ? ACC_L : ACC_DB) | ACC_P | dpl << 5 |
-			  ACC_S | ACC_CODE | ACC_RW | ACC_A,
-	};
-}
-
-void seg_set_flat_stack(struct soft_cpu *cpu, uint16_t sel, unsigned dpl)
-{
-	cpu->seg[SEG_SS] = (struct soft_seg){
-		.sel = sel,
-		.limit = 0xffffffff,
-		.access =
-		    ACC_G | ACC_DB | ACC_P | dpl << 5 | ACC_S | ACC_RW | ACC_A,
-	};
-}
-
 bool seg_covers(const struct soft_seg *s, uint32_t off, unsigned size)
 {
 	uint64_t last = (uint64_t)off + size - 1;

@@ -122,7 +122,7 @@ struct tlb_entry {
 	/* bytes mapped by the guest's entry, as a shift: 12, 21, 30 */
 	uint32_t level;
 	uint64_t lin; /* page address it was filled for; level 0: never filled */
-	uint64_t pad;
+	uint64_t logged; /* logs of its context it is in, as bits */
 };
 
 enum mmu_idx {

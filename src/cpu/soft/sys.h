@@ -56,9 +56,6 @@ void seg_check_stack(struct soft_cpu *cpu, uint16_t sel, unsigned cpl, int vecto
 void seg_load_real(struct soft_cpu *cpu, unsigned seg, uint16_t sel);
 void seg_load_vm86(struct soft_cpu *cpu, unsigned seg, uint16_t sel);
 void seg_set_null(struct soft_cpu *cpu, unsigned seg, uint16_t sel, unsigned dpl);
-/* Code and data segments as SYSCALL, SYSENTER and SYSEXIT make them. */
-void seg_set_flat_code(struct soft_cpu *cpu, uint16_t sel, unsigned dpl, bool is64);
-void seg_set_flat_stack(struct soft_cpu *cpu, uint16_t sel, unsigned dpl);
 /* Whether [off, off+size) lies in the segment (limit only). */
 bool seg_covers(const struct soft_seg *s, uint32_t off, unsigned size);
 /* The code segment that RETF or IRET goes back to; may raise. */

@@ -2,11 +2,35 @@
  * Fast system calls and the FS/GS bases: SYSCALL, SYSRET, SYSENTER, SYSEXIT,
  * SWAPGS, RDFSBASE ... (SDM vol. 2; APM vol. 3). Intel and AMD differ; the guest
  * sees the host's vendor, and kernels patch themselves by it.
+ *
+ * SYSCALL and SYSRET also run while guest vectors are in the host's registers
+ * (jit/gate.c): compiled for integer registers only.
  */
 #include "cpu/soft/sys.h"
 
 /* Bits SYSRET takes from R11. */
 #define SYSRET_FLAGS 0x3c7fd7u
+
+/* Code and data segments as SYSCALL, SYSENTER and SYSEXIT make them. */
+static void set_flat_code(struct soft_cpu *cpu, uint16_t sel, unsigned dpl, bool is64)
+{
+	cpu->seg[SEG_CS] = (struct soft_seg){
+		.sel = sel,
+		.limit = 0xffffffff,
+		.access = ACC_G | (is64 ? ACC_L : ACC_DB) | ACC_P | dpl << 5 |
+			  ACC_S | ACC_CODE | ACC_RW | ACC_A,
+	};
+}
+
+static void set_flat_stack(struct soft_cpu *cpu, uint16_t sel, unsigned dpl)
+{
+	cpu->seg[SEG_SS] = (struct soft_seg){
+		.sel = sel,
+		.limit = 0xffffffff,
+		.access =
+		    ACC_G | ACC_DB | ACC_P | dpl << 5 | ACC_S | ACC_RW | ACC_A,
+	};
+}
 
 void sys_syscall(struct soft_cpu *cpu, const struct insn *in)
 {
@@ -28,24 +52,23 @@ void sys_syscall(struct soft_cpu *cpu, const struct insn *in)
 		cpu->next_rip = (uint32_t)cpu->star;
 		cpu->rflags &= ~(uint64_t)(RF_IF | RF_RF | RF_VM);
 	}
-	seg_set_flat_code(cpu, sel, 0, cpu->long_mode);
-	seg_set_flat_stack(cpu, sel + 8, 0);
+	set_flat_code(cpu, sel, 0, cpu->long_mode);
+	set_flat_stack(cpu, sel + 8, 0);
 	cpu_update_mode(cpu);
 }
 
 void sys_sysret(struct soft_cpu *cpu, const struct insn *in)
 {
-	const struct cpu_policy *p = cpu_policy(cpu);
 	uint16_t sel = cpu->star >> 48;
 	uint64_t flags;
 	bool to64 = in->opsize == 8;
 
 	if (!(cpu->efer & EFER_SCE) || !cpu->protected_mode ||
-	    (cpu->mode != MODE_64 && !p->amd))
+	    (cpu->mode != MODE_64 && !cpu_policy(cpu)->amd))
 		cpu_ud(cpu);
 	need_cpl0(cpu);
 	/* Intel's faults here, still in ring 0; AMD's at the fetch in ring 3. */
-	if (to64 && !p->amd && !is_canonical(cpu->gpr[GPR_RCX]))
+	if (to64 && !is_canonical(cpu->gpr[GPR_RCX]) && !cpu_policy(cpu)->amd)
 		cpu_gp(cpu);
 	cpu->stop_block = true;
 	if (cpu->long_mode)
@@ -53,8 +76,8 @@ void sys_sysret(struct soft_cpu *cpu, const struct insn *in)
 	else
 		flags = cpu->rflags | RF_IF;
 	cpu->next_rip = to64 ? cpu->gpr[GPR_RCX] : (uint32_t)cpu->gpr[GPR_RCX];
-	seg_set_flat_code(cpu, (to64 ? sel + 16 : sel) | 3, 3, to64);
-	seg_set_flat_stack(cpu, (sel + 8) | 3, 3);
+	set_flat_code(cpu, (to64 ? sel + 16 : sel) | 3, 3, to64);
+	set_flat_stack(cpu, (sel + 8) | 3, 3);
 	cpu_set_rflags(cpu, flags, ~UINT64_C(0));
 	cpu_update_mode(cpu);
 }
@@ -77,8 +100,8 @@ void sys_sysenter(struct soft_cpu *cpu, const struct insn *in)
 		cpu->gpr[GPR_RSP] = (uint32_t)cpu->sysenter_esp;
 		cpu->next_rip = (uint32_t)cpu->sysenter_eip;
 	}
-	seg_set_flat_code(cpu, sel, 0, cpu->long_mode);
-	seg_set_flat_stack(cpu, sel + 8, 0);
+	set_flat_code(cpu, sel, 0, cpu->long_mode);
+	set_flat_stack(cpu, sel + 8, 0);
 	cpu_update_mode(cpu);
 }
 
@@ -98,8 +121,8 @@ void sys_sysexit(struct soft_cpu *cpu, const struct insn *in)
 	cpu->stop_block = true;
 	cpu->next_rip = gpr_get(cpu, GPR_RDX, to64 ? 8 : 4);
 	cpu->gpr[GPR_RSP] = gpr_get(cpu, GPR_RCX, to64 ? 8 : 4);
-	seg_set_flat_code(cpu, (sel + (to64 ? 32 : 16)) | 3, 3, to64);
-	seg_set_flat_stack(cpu, (sel + (to64 ? 40 : 24)) | 3, 3);
+	set_flat_code(cpu, (sel + (to64 ? 32 : 16)) | 3, 3, to64);
+	set_flat_stack(cpu, (sel + (to64 ? 40 : 24)) | 3, 3);
 	cpu_update_mode(cpu);
 }
 

@@ -15,122 +15,11 @@
 #include "lib/config.h"
 #include "lib/log.h"
 
-/* Usable, writable, of 4 GiB upwards: only its base matters. */
-static bool unlimited(const struct soft_seg *s)
-{
-	return s->limit == UINT32_MAX && !(s->access & SEG_ACCESS_UNUSABLE) &&
-	    (s->access & (ACC_S | ACC_P | ACC_CODE | ACC_CE | ACC_RW)) ==
-	    (ACC_S | ACC_P | ACC_RW);
-}
-
-static bool flat(const struct soft_cpu *cpu, unsigned seg)
-{
-	return cpu->seg[seg].base == 0 && unlimited(&cpu->seg[seg]);
-}
-
-/* Compatibility mode of programs, with the segments everybody has. */
-static uint32_t compat_key(const struct soft_cpu *cpu)
-{
-	const struct soft_seg *cs = &cpu->seg[SEG_CS];
-
-	if (cpu->mode != MODE_32 || cpu->cpl != 3 || cpu->stack_size != 4 ||
-	    cs->base != 0 || cs->limit != UINT32_MAX || !flat(cpu, SEG_SS) ||
-	    !flat(cpu, SEG_DS) || !flat(cpu, SEG_ES))
-		return KEY_NONE;
-	return KEY_COMPAT | (unlimited(&cpu->seg[SEG_FS]) ? KEY_FS : 0) |
-	    (unlimited(&cpu->seg[SEG_GS]) ? KEY_GS : 0);
-}
 /*
  * Runs of a block before it is translated: half of what a boot runs at all runs less
  * often, and translating takes as long as interpreting a block twenty times.
  */
 #define THRESHOLD 8
-
-uint32_t jit_key(const struct soft_cpu *cpu)
-{
-	uint32_t key = 0;
-	bool fp = !(cpu->cr0 & (CR0_EM | CR0_TS));
-
-	if (!cpu->long_mode || cpu->cpl == 1 || cpu->cpl == 2)
-		return KEY_NONE;
-	if (cpu->mode != MODE_64)
-		key = compat_key(cpu);
-	if (key == KEY_NONE)
-		return KEY_NONE;
-	key |= cpu->mmu_idx;
-	if (cpu->cpl == 3 && cpu->cr0 & CR0_AM && cpu->rflags & RF_AC)
-		return KEY_NONE;
-	if (fp)
-		key |= KEY_X87;
-	if (fp && cpu->cr4 & CR4_OSFXSR)
-		key |= KEY_SSE;
-	if (fp && cpu->cr4 & CR4_OSXSAVE && (cpu->xcr0 & 6) == 6)
-		key |= KEY_AVX;
-	if (cpu->cpl == 3 && cpu->cr4 & CR4_TSD)
-		key |= KEY_TSD;
-	if (cpu->cpl == 0 && cpu->cr4 & CR4_SMAP)
-		key |= KEY_SMAP;
-	return key;
-}
-
-/* The run loop has something to do before the next instruction. */
-static bool must_leave(const struct soft_cpu *cpu)
-{
-	if (cpu->jit->lock)
-		return true;
-	return atomic_load_explicit(&cpu->link.events, memory_order_relaxed) ||
-	    cpu->halted || (cpu->intr_waiting && cpu->rflags & RF_IF) || cpu->shadow ||
-	    cpu->rflags & (RF_TF | RF_RF) || cpu->dr7 & 0xff || cpu->pending_db;
-}
-
-/*
- * Leaving 64-bit mode need not preserve the upper halves of registers (SDM vol. 1
- * 3.4.1.1), and translated 32-bit code has them zero.
- */
-static void narrow(struct soft_cpu *cpu)
-{
-	for (unsigned i = 0; i < 8; i++)
-		cpu->gpr[i] = (uint32_t)cpu->gpr[i];
-}
-
-unsigned key_number(struct jit *j, uint32_t key)
-{
-	unsigned k;
-
-	for (k = 0; k < j->nkeys && j->key[k] != key; k++)
-		;
-	if (k < j->nkeys || k == JIT_KEYS)
-		return k;
-	j->key[k] = key;
-	j->pair_rsp[k] = j->pair_top[k];
-	/* The interpreter's flags at a return are compared, too. */
-	j->exact[k] = j->lock != NULL;
-	for (unsigned i = 0; i < JIT_TABLE; i++)
-		j->table[k * JIT_TABLE + i] = j->stub_dispatch;
-	return j->nkeys++;
-}
-
-/* Makes the state's key current. False: not for us. */
-static bool use_key(struct jit *j)
-{
-	uint32_t key = jit_key(j->cpu);
-	unsigned k;
-
-	if (key == KEY_NONE)
-		return false;
-	if (key & KEY_COMPAT)
-		narrow(j->cpu);
-	if (j->nkeys && j->key[j->keyid] == key)
-		return true;
-	k = key_number(j, key);
-	if (k == JIT_KEYS)
-		return false;
-	if (j->rsp)
-		j->pair_rsp[j->keyid] = j->rsp;
-	j->keyid = k;
-	j->rsp = j->pair_rsp[k];
-	return true;
-}
 
 uint64_t jit_now_ns(void)
 {
@@ -191,10 +80,10 @@ static struct trans *find(struct jit *j, uint32_t edge)
 
 	if (shake_due(j) && shake_between(j))
 		edge = EDGE_NONE;
-	if (must_leave(cpu) || !use_key(j))
+	if (jit_must_leave(cpu) || !jit_use_key(j))
 		return NULL;
 	b = block_get(cpu);
-	if (!b || must_leave(cpu))
+	if (!b || jit_must_leave(cpu))
 		return NULL;
 	j->linking = edge;
 	t = trans_get(j, b);
@@ -224,7 +113,7 @@ static const uint8_t *go(struct jit *j)
 /* Going on at cpu->rip by the table: its entries check everything themselves. */
 static const uint8_t *go_fast(struct jit *j)
 {
-	if (must_leave(j->cpu) || !use_key(j))
+	if (jit_must_leave(j->cpu) || !jit_use_key(j))
 		return NULL;
 	return j->table[j->keyid * JIT_TABLE + (j->cpu->rip & 0xffff)];
 }
@@ -264,14 +153,9 @@ const uint8_t *jit_h_link(struct jit *j, uint32_t edge, uint64_t unused)
 	return t->entry;
 }
 
-/* rip of the site's instruction */
 static uint64_t site_rip(const struct site *s)
 {
-	uint64_t rip = s->t->rip;
-
-	for (unsigned i = 0; i < s->insn; i++)
-		rip += s->t->b->insn[i].len;
-	return rip;
+	return s->t->rip + s->off;
 }
 
 /* An indirect call whose target (pushed for already) is not the one it is linked to. */
@@ -338,7 +222,7 @@ static const uint8_t *interpret(struct jit *j, const struct site *site)
 	    j->epoch != epoch)
 		return go_fast(j);
 	if (j->key[t->keyid] & KEY_COMPAT)
-		narrow(cpu);
+		jit_narrow(cpu);
 	if (j->lock)
 		lockstep_go_on(j, i + 1);
 	if (t->uses_fp)
@@ -458,7 +342,7 @@ const uint8_t *jit_h_slow(struct jit *j, uint32_t site, uint64_t addr)
 static void run_block(struct soft_cpu *cpu, struct block *b)
 {
 	struct jit *j = cpu->jit;
-	struct trans *t = use_key(j) ? trans_get(j, b) : NULL;
+	struct trans *t = jit_use_key(j) ? trans_get(j, b) : NULL;
 
 	if (!t) {
 		interp_block(cpu, b);

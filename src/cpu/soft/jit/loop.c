@@ -6,8 +6,9 @@
  *
  * Invariants
  * - Flags are dead at the head (branch.c), so that counting may clobber them there.
- * - The copies call nothing and use T1 only, for deltas: T0 counts. Slots cannot
- *   change under them. Host faults in them find their instruction through fast_pc.
+ * - The copies call nothing and use T1 only, for deltas: T0 counts, or memory does
+ *   where two deltas are all there are. Slots cannot change under them. Host faults
+ *   in them find their instruction through fast_pc.
  */
 #include "cpu/soft/jit/tr.h"
 
@@ -186,12 +187,30 @@ static unsigned copies(const struct tr *c)
 	return c->b->n <= 10 ? COPIES_MAX : c->b->n <= 16 ? 2 : 1;
 }
 
+/* Whether every access finds its delta in T0 or T1, and none needs T1 for a sum. */
+static bool pin(struct tr *c, const struct stream *s, int n)
+{
+	if (n > 2)
+		return false;
+	for (int i = 0; i < n; i++)
+		if (s[i].index != REG_NONE && !(c->j->slots[s[i].site].flags & SLOT_ABS))
+			return false;
+	c->pinned[0] = s[0].site;
+	c->pinned[1] = n > 1 ? s[1].site : 0;
+	emit_store(&c->j->hot, emem_at(&c->j->rounds), H_T0);
+	emit_load(&c->j->hot, H_T0, emem_at(&c->j->slots[s[0].site].delta));
+	if (n > 1)
+		emit_load(&c->j->hot, H_T1, emem_at(&c->j->slots[s[1].site].delta));
+	return true;
+}
+
 bool loop_fast(struct tr *c, unsigned cc, const uint8_t *again)
 {
 	const uint8_t *head = c->j->code_rx + c->t->pc[0], *start;
 	struct stream s[STREAMS_MAX];
 	struct emit *e = &c->j->hot;
 	unsigned k = copies(c);
+	bool pinned;
 	int n = streams(c, s);
 
 	if (n <= 0)
@@ -205,6 +224,7 @@ bool loop_fast(struct tr *c, unsigned cc, const uint8_t *again)
 		emit_r(e, 1, 0x83, 7, H_T0), emit8(e, ROUNDS_MIN - (uint8_t)k); /* cmp */
 		emit_jcc(e, CC_B, head);
 	}
+	pinned = pin(c, s, n);
 	start = emit_pc(e);
 	c->t->fast = (uint32_t)(start - c->j->code_rx);
 	c->t->fast_pc = c->j->pcs + c->j->npcs;
@@ -216,7 +236,11 @@ bool loop_fast(struct tr *c, unsigned cc, const uint8_t *again)
 		tr_edge_jcc(c, cc ^ 1, c->next);
 	}
 	c->fast = false;
-	emit_r(e, 1, 0x83, 5, H_T0), emit8(e, (uint8_t)k); /* sub */
+	c->pinned[0] = c->pinned[1] = 0;
+	if (pinned)
+		emit_m(e, 1, 0x83, 5, emem_at(&c->j->rounds), 1), emit8(e, (uint8_t)k);
+	else
+		emit_r(e, 1, 0x83, 5, H_T0), emit8(e, (uint8_t)k); /* sub */
 	emit_jcc_near(e, CC_AE, start);
 	emit_jmp(e, again);
 	return true;

@@ -70,7 +70,8 @@ uint32_t site_new(struct tr *c)
 	uint32_t n = c->j->nsites++;
 
 	c->j->sites[n] = (struct site){ .t = c->t, .insn = c->i,
-		.refills = SITE_REFILLS, .retry = c->t->pc[c->i], .base = SITE_T0 };
+		.refills = SITE_REFILLS, .retry = c->t->pc[c->i], .base = SITE_T0,
+		.off = c->off[c->i] };
 	return n;
 }
 
@@ -262,18 +263,28 @@ bool mem_needs_t0(const struct tr *c, const struct address *a, unsigned size, ch
 	return c->live && !grouped(c, a, size, kind);
 }
 
+static int delta_reg(struct tr *c, uint32_t site)
+{
+	if (c->pinned[0] == site)
+		return H_T0;
+	if (c->pinned[1] != site)
+		load_delta(c, site);
+	return H_T1;
+}
+
 /* An access that is known to be good: see loop.c. */
 static void mem_fast(struct tr *c, const struct address *a, struct emem *m)
 {
-	load_delta(c, c->site_of[c->i]);
+	int delta = delta_reg(c, c->site_of[c->i]);
+
 	if (a->constant) {
-		*m = emem_base(H_T1, 0);
+		*m = emem_base(delta, 0);
 		return;
 	}
-	*m = emem_sum(host_reg(a->base), H_T1, (int32_t)a->disp);
+	*m = emem_sum(host_reg(a->base), delta, (int32_t)a->disp);
 	if (a->index == REG_NONE)
 		return;
-	emit_lea(&c->j->hot, H_T1, emem_sum(m->base, H_T1, 0));
+	emit_lea(&c->j->hot, H_T1, emem_sum(m->base, delta, 0));
 	*m = (struct emem){ H_T1, host_reg(a->index), scale_shift(a->scale),
 		(int32_t)a->disp, NULL };
 }

@@ -111,6 +111,7 @@ struct site {
 	int32_t disp;		/* the address, if base is not SITE_T0 */
 	uint32_t since;		/* when counting refills began, in microseconds */
 	uint8_t base;		/* host register */
+	uint16_t off;		/* of the instruction from the block's first */
 };
 _Static_assert(sizeof(struct site) == 32, "the stub indexes by shifting");
 #define SITE_SHIFT   5
@@ -205,8 +206,9 @@ struct jit {
 	uint64_t c_rsp;		/* C's stack while generated code runs */
 	uint64_t save[8];	/* of fast stubs */
 	uint64_t rax;		/* while flags are held in AX */
+	uint64_t rounds;	/* to go, of loop.c */
 	uint64_t ptr_miss, ptr_slow, ptr_interp, ptr_link, ptr_dispatch, ptr_poll,
-	    ptr_fpu, ptr_icall, ptr_exact;
+	    ptr_fpu, ptr_icall, ptr_exact, ptr_gate;
 	uint8_t fpu_loaded;
 	uint8_t pad[7];
 	uint32_t miss_site;
@@ -224,7 +226,7 @@ struct jit {
 
 	uint8_t *stub_enter, *stub_miss, *stub_slow, *stub_interp, *stub_link,
 	    *stub_dispatch, *stub_poll, *stub_under[JIT_KEYS], *stub_ret_miss[JIT_KEYS],
-	    *stub_fpu, *stub_icall, *stub_exact;
+	    *stub_fpu, *stub_icall, *stub_exact, *stub_gate;
 
 	uint8_t *region;	/* reserved stretch */
 	size_t region_size;
@@ -335,9 +337,6 @@ const uint8_t *jit_h_dispatch(struct jit *j, uint32_t unused, uint64_t rip);
 const uint8_t *jit_h_poll(struct jit *j, uint32_t edge, uint64_t unused);
 const uint8_t *jit_h_icall(struct jit *j, uint32_t icall, uint64_t rip);
 const uint8_t *jit_h_exact(struct jit *j, uint32_t site, uint64_t unused);
-uint32_t jit_key(const struct soft_cpu *cpu);
-/* Its number, a new one if need be; JIT_KEYS: no room. */
-unsigned key_number(struct jit *j, uint32_t key);
 void jit_fpu_save(struct jit *j);
 uint64_t jit_now_ns(void);
 
@@ -350,6 +349,24 @@ void poly_flush(struct jit *j);
  */
 void poly_lookup(struct jit *j, struct emit *e, uint32_t site, struct emem addr,
     const uint8_t *miss, const uint8_t *hit);
+
+/* key.c */
+uint32_t jit_key(const struct soft_cpu *cpu);
+/* Its number, a new one if need be; JIT_KEYS: no room. */
+unsigned key_number(struct jit *j, uint32_t key);
+/* Makes the state's key current. False: not for us. */
+bool jit_use_key(struct jit *j);
+/* The run loop has something to do before the next instruction. */
+bool jit_must_leave(const struct soft_cpu *cpu);
+/*
+ * Leaving 64-bit mode need not preserve the upper halves of registers (SDM vol. 1
+ * 3.4.1.1), and translated 32-bit code has them zero.
+ */
+void jit_narrow(struct soft_cpu *cpu);
+
+/* gate.c */
+/* What could go wrong is left to the interpreter. Sets j->miss_to. */
+void jit_gate(struct jit *j, uint32_t site, uint64_t unused);
 
 /* fast.c: integer registers only. Sets j->miss_to. */
 void range_drop_all(struct jit *j);

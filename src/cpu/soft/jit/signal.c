@@ -57,7 +57,10 @@ static bool to_interpreter(struct jit *j, ucontext_t *uc)
 		pc = t->fast_pc, n *= t->copies;
 	for (i = 0; i + 1 < n && pc[i + 1] <= off; i++)
 		;
-	j->sites[SITE_FAULT] = (struct site){ .t = t, .insn = i % t->n };
+	i %= t->n;
+	j->sites[SITE_FAULT] = (struct site){ .t = t, .insn = i };
+	while (i-- > 0)
+		j->sites[SITE_FAULT].off += t->b->insn[i].len;
 	j->stats.signals++;
 	r[REG_R11] = SITE_FAULT;
 	r[REG_RIP] = (greg_t)(uintptr_t)j->stub_interp;

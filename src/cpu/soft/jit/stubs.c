@@ -227,15 +227,23 @@ static void make_refill(struct jit *j, struct emit *e, const uint8_t *slow)
 	emit8(e, 0x41), emit8(e, 0xff), emit8(e, 0xe3); /* jmp r11 */
 }
 
+/* A fast stub whose function says where to go on. */
+static uint8_t *make_going(struct jit *j, struct emit *e, const uint64_t *fn)
+{
+	uint8_t *start = make_fast(j, e, fn);
+
+	emit_load(e, H_T0, emem_at(&j->miss_addr));
+	emit_m(e, 0, 0x8b, H_T1, emem_at(&j->miss_site), 0);
+	emit_m(e, 0, 0xff, 4, emem_at(&j->miss_to), 0);
+	return start;
+}
+
 static void make_miss(struct jit *j, struct emit *e)
 {
 	const uint8_t *slow = emit_pc(e);
 
 	refill_restore(j, e);
-	make_fast(j, e, &j->ptr_miss);
-	emit_load(e, H_T0, emem_at(&j->miss_addr));
-	emit_m(e, 0, 0x8b, H_T1, emem_at(&j->miss_site), 0);
-	emit_m(e, 0, 0xff, 4, emem_at(&j->miss_to), 0); /* the access, or stub_slow */
+	make_going(j, e, &j->ptr_miss);
 	j->stub_miss = emit_pc(e);
 	make_refill(j, e, slow);
 }
@@ -274,6 +282,7 @@ void stubs_make(struct jit *j)
 	j->ptr_poll = (uint64_t)(uintptr_t)jit_h_poll;
 	j->ptr_icall = (uint64_t)(uintptr_t)jit_h_icall;
 	j->ptr_exact = (uint64_t)(uintptr_t)jit_h_exact;
+	j->ptr_gate = (uint64_t)(uintptr_t)jit_gate;
 	j->ptr_fpu = (uint64_t)(uintptr_t)jit_fpu_load;
 	make_enter(j, e);
 	slow = make_slow(j, e, &j->ptr_slow);
@@ -285,6 +294,7 @@ void stubs_make(struct jit *j)
 	j->stub_icall = make_slow(j, e, &j->ptr_icall);
 	j->stub_exact = make_slow(j, e, &j->ptr_exact);
 	make_miss(j, e);
+	j->stub_gate = make_going(j, e, &j->ptr_gate);
 	j->stub_fpu = make_fast(j, e, &j->ptr_fpu);
 	emit8(e, 0xc3);
 	for (unsigned k = 0; k < JIT_KEYS; k++) {

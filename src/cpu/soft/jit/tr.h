@@ -55,7 +55,8 @@ struct tr {
 	uint16_t off[BLOCK_MAX + 1]; /* of each instruction from the first */
 	bool uses_fp;
 	uint32_t site_of[BLOCK_MAX]; /* of each instruction's access; 0: none */
-	bool fast;		/* the copy that needs no checks: loop.c */
+	bool fast;		/* the copies that need no checks: loop.c */
+	uint32_t pinned[2];	/* there: sites whose deltas T0 and T1 hold; 0: none */
 	uint32_t t1_site;	/* T1 holds the delta of its slot, if hot.t1 is still t1 */
 	unsigned t1;
 	uint64_t handed;	/* instructions left to the interpreter, as bits */

@@ -39,6 +39,16 @@ void tr_enter(struct tr *c)
 	c->live_after = c->live_at[c->i + 1];
 }
 
+static bool gate(struct tr *c)
+{
+	if (c->j->lock || (c->in->mnemonic != ZYDIS_MNEMONIC_SYSCALL &&
+	    c->in->mnemonic != ZYDIS_MNEMONIC_SYSRET))
+		return false;
+	emit_const(&c->j->hot, H_T1, site_new(c));
+	emit_jmp(&c->j->hot, c->j->stub_gate);
+	return true;
+}
+
 static void one(struct tr *c)
 {
 	tr_enter(c);
@@ -52,7 +62,7 @@ static void one(struct tr *c)
 		return;
 	}
 	if (c->in->flags & INSN_END) {
-		if (!(c->in->flags & INSN_BRANCH) || !tr_branch(c))
+		if (!gate(c) && (!(c->in->flags & INSN_BRANCH) || !tr_branch(c)))
 			tr_fallback(c), c->j->stats.fallbacks++;
 		return;
 	}

@@ -80,6 +80,9 @@ static const char *const allowed[] = {
 	"timerfd_create",
 	"timerfd_settime",
 	"timerfd_gettime",
+	"timer_create",
+	"timer_settime",
+	"timer_delete",
 	/* event loop */
 	"epoll_create1",
 	"epoll_wait",

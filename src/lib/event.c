@@ -57,7 +57,8 @@ struct event_loop {
 	struct event *all, *dead;
 	struct event **heap;
 	size_t heap_count, heap_room, timers;
-	uint64_t armed; /* what the timerfd is set to, 0: disarmed */
+	uint64_t armed;       /* what the timerfd is set to, 0: disarmed */
+	_Atomic uint64_t due; /* of heap[0]; 0: none */
 	pthread_mutex_t post_lock;
 	struct post *post_first, **post_last;
 	atomic_bool stop;
@@ -226,6 +227,7 @@ static void clock_arm(struct event_loop *loop)
 		.it_value.tv_nsec = (long)(when % 1000000000u),
 	};
 
+	atomic_store_explicit(&loop->due, when, memory_order_relaxed);
 	if (when == loop->armed)
 		return;
 	loop->armed = when;
@@ -274,12 +276,10 @@ void event_set_timer(struct event *ev, uint64_t when_ns)
  * Bounded: a timer that its own callback sets to a passed time must not hold the
  * loop.
  */
-static void clock_dispatch(struct event_loop *loop)
+void event_loop_timers(struct event_loop *loop)
 {
-	uint64_t now = event_now_ns(), ticks;
-	ssize_t n = read(loop->clock.fd, &ticks, sizeof(ticks));
+	uint64_t now = event_now_ns();
 
-	(void)n; /* EAGAIN: set anew since; the heap decides */
 	loop->armed = 0;
 	for (size_t budget = loop->heap_count; budget > 0; budget--) {
 		struct event *ev;
@@ -291,6 +291,20 @@ static void clock_dispatch(struct event_loop *loop)
 		ev->fn(ev->arg);
 	}
 	clock_arm(loop);
+}
+
+uint64_t event_loop_due(struct event_loop *loop)
+{
+	return atomic_load_explicit(&loop->due, memory_order_relaxed);
+}
+
+static void clock_dispatch(struct event_loop *loop)
+{
+	uint64_t ticks;
+	ssize_t n = read(loop->clock.fd, &ticks, sizeof(ticks));
+
+	(void)n; /* EAGAIN: set anew since; the heap decides */
+	event_loop_timers(loop);
 }
 
 struct event *event_add_fd(

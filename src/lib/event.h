@@ -3,9 +3,10 @@
  * threads (epoll, timerfd, signalfd, eventfd).
  *
  * Callbacks run in the thread of event_loop_run() with the lock given to
- * event_loop_new() held (the machine lock). All functions need that lock held,
- * or the loop not yet running, except event_post() and event_loop_stop(),
- * which any thread may call at any time.
+ * event_loop_new() held (the machine lock); those of timers also in the thread of
+ * event_loop_timers(). All functions need that lock held, or the loop not yet
+ * running, except event_post(), event_loop_stop() and event_loop_due(), which any
+ * thread may call at any time.
  */
 #pragma once
 
@@ -38,6 +39,11 @@ void event_set_fd(struct event *ev, uint32_t events);
 struct event *event_add_timer(struct event_loop *loop, event_fn *fn, void *arg);
 /* Absolute CLOCK_MONOTONIC nanoseconds; 0 disarms. A time in the past fires now. */
 void event_set_timer(struct event *ev, uint64_t when_ns);
+
+/* When the earliest timer is due; 0: none is set. */
+uint64_t event_loop_due(struct event_loop *loop);
+/* Runs those that are due: for a thread that finds the loop late. */
+void event_loop_timers(struct event_loop *loop);
 
 /* Blocks the signal for the calling thread and delivers it through the loop. */
 struct event *event_add_signal(

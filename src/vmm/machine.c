@@ -213,7 +213,6 @@ int machine_create(
 		return -ENOMEM;
 	}
 	m->cfg = cfg;
-	m->sync->timer_epoll = m->sync->timer_stop = -1;
 	pthread_mutex_init(&m->lock, NULL);
 	pthread_mutex_init(&m->sync->lock, NULL);
 	pthread_cond_init(&m->sync->cond, NULL);
@@ -273,13 +272,10 @@ static void block_signals(sigset_t *old)
 enum suspend_reason machine_run(struct machine *m)
 {
 	sigset_t old;
-	int err;
+	int err = 0;
 
+	vcpu_timer_start(m);
 	block_signals(&old);
-	err = vcpu_timer_start(m);
-	if (err != 0)
-		log_error(
-		    "no thread for the vCPUs' timers: %s", strerrordesc_np(-err));
 	for (unsigned i = 0; i < m->ncpu && err == 0; i++)
 		err = vcpu_start(&m->vcpu[i]);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);

@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "vmm/engine.h"
 #include "vmm/memory.h"
@@ -62,10 +63,10 @@ struct vcpu {
 	_Atomic uint32_t run_state; /* enum vcpu_activity */
 	_Atomic uint8_t sipi_vector;
 	/*
-	 * Private to vcpu.c: the timer that interrupts guest code, and when it is
-	 * due.
+	 * Private to vcpu_timer.c: the timer that interrupts guest code, and when
+	 * it is due.
 	 */
-	int timer_fd;
+	timer_t timer;
 	uint64_t timer_armed;
 	bool running; /* inside the engine's run() */
 	bool created; /* thread is valid */

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
@@ -21,11 +22,7 @@ struct machine_sync {
 	_Atomic unsigned dead;
 	/* INIT of the boot CPU is a reset: nothing is at its reset vector. */
 	bool reset_on_init;
-
-	/* Turns LAPIC deadlines into EV_TIMER for vCPUs in guest code. */
-	pthread_t timer_thread;
-	int timer_epoll, timer_stop;
-	bool timer_started;
+	struct sigaction old_action; /* of the vCPUs' timers' signal */
 
 	struct engine_host host; /* machine_host with this machine as its arg */
 };
@@ -38,10 +35,13 @@ int vcpu_setup(struct machine *m, unsigned id);
 void vcpu_teardown(struct vcpu *v);
 int vcpu_start(struct vcpu *v);
 void vcpu_join(struct vcpu *v);
-/* vcpu_timer.c */
-int vcpu_timer_start(struct machine *m);
+/* vcpu_timer.c: the first two while no vCPU runs, the others in its thread. */
+void vcpu_timer_start(struct machine *m);
 void vcpu_timer_stop(struct machine *m);
+int vcpu_timer_create(struct vcpu *v); /* 0 or -errno */
+void vcpu_timer_delete(struct vcpu *v);
 void vcpu_timer_arm(struct vcpu *v);
 void vcpu_timer_disarm(struct vcpu *v);
+void vcpu_timer_expired(struct vcpu *v); /* EV_TIMER */
 /* "0,2-3" into set; 0 or -EINVAL. */
 int cpuset_parse(const char *text, cpu_set_t *set);

@@ -16,7 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -198,10 +197,8 @@ static void service(struct vcpu *v)
 	uint32_t events = atomic_load(&v->link->events) & EV_MACHINE;
 
 	clear_events(v, events & ~EV_STOP);
-	if (events & EV_TIMER) {
-		v->timer_armed = 0;
-		lapic_timer_poll(v->lapic);
-	}
+	if (events & EV_TIMER)
+		vcpu_timer_expired(v);
 	if (events & EV_INIT)
 		take_init(v);
 	if (events & EV_SIPI)
@@ -249,12 +246,18 @@ static void *vcpu_main(void *arg)
 {
 	struct vcpu *v = arg;
 	const struct engine_ops *ops = v->m->ops;
-	int err = ops->thread_start != NULL ? ops->thread_start(v->engine) : 0;
+	int err;
 	char name[16];
 
-	/* By the thread itself: others would need /proc, which the sandbox closes. */
+	/* By the thread itself: others would need /proc. */
 	snprintf(name, sizeof(name), "vcpu %u", v->id);
 	pthread_setname_np(pthread_self(), name);
+	err = ops->thread_start != NULL ? ops->thread_start(v->engine) : 0;
+	if (err == 0) {
+		err = vcpu_timer_create(v);
+		if (err != 0 && ops->thread_stop != NULL)
+			ops->thread_stop(v->engine);
+	}
 	if (err != 0) {
 		log_error("vCPU %u cannot start: %s", v->id, strerrordesc_np(-err));
 		machine_suspend(v->m, SUSPEND_ERROR);
@@ -270,6 +273,7 @@ static void *vcpu_main(void *arg)
 		else
 			idle(v);
 	}
+	vcpu_timer_delete(v);
 	if (ops->thread_stop != NULL)
 		ops->thread_stop(v->engine);
 	enter_or_leave(v, false);
@@ -371,9 +375,6 @@ int vcpu_setup(struct machine *m, unsigned id)
 
 	v->m = m;
 	v->id = id;
-	v->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-	if (v->timer_fd < 0)
-		return -errno;
 	err = m->ops->vcpu_create(m->engine, id, &v->engine, &v->link);
 	if (err == 0)
 		err = lapic_create(m, v, &v->lapic);
@@ -386,6 +387,4 @@ int vcpu_setup(struct machine *m, unsigned id)
 void vcpu_teardown(struct vcpu *v)
 {
 	lapic_destroy(v->lapic);
-	if (v->timer_fd > 0)
-		close(v->timer_fd);
 }

@@ -1,19 +1,32 @@
 /*
- * LAPIC deadlines while guest code runs: one timerfd a vCPU and one thread that
- * turns their expiry into EV_TIMER. A vCPU asleep in HLT uses its futex's timeout
- * instead. Arming is lazy: a timer that is set to an earlier time stays, and the
- * vCPU looks again when it fires.
+ * Deadlines while guest code runs: one POSIX timer a vCPU, whose signal interrupts
+ * the vCPU's own thread and becomes EV_TIMER. No other thread has to get the host's
+ * CPU for it, so on a busy host a guest that runs sees its ticks when its TSC says
+ * they are due. A vCPU asleep in HLT uses its futex's timeout instead.
+ *
+ * The event loop ticks for the 8254, the HPET and the RTC. So that this holds for
+ * them, too, the timer fires every LOOK_NS at least: when the loop is LATE_NS
+ * behind with its timers, the vCPU sees to them in its place.
+ *
+ * Arming is lazy: a timer that is set to an earlier time stays, and the vCPU looks
+ * again when it fires.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdatomic.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <sys/timerfd.h>
-#include <unistd.h>
+#include <time.h>
 
+#include "lib/event.h"
 #include "vmm/chipset/chipset.h"
+#include "vmm/clock.h"
 #include "vmm/machine.h"
 #include "vmm/machine_sync.h"
+
+#define LOOK_NS UINT64_C(5000000)
+#define LATE_NS UINT64_C(1000000)
+#define SIGNAL  SIGRTMIN
+
+static __thread struct vcpu *self;
 
 static void set_timer(struct vcpu *v, uint64_t when)
 {
@@ -25,14 +38,17 @@ static void set_timer(struct vcpu *v, uint64_t when)
 	};
 
 	v->timer_armed = when;
-	timerfd_settime(v->timer_fd, TFD_TIMER_ABSTIME, &its, NULL);
+	timer_settime(v->timer, TIMER_ABSTIME, &its, NULL);
 }
 
 void vcpu_timer_arm(struct vcpu *v)
 {
+	uint64_t look = clock_ns() + LOOK_NS;
 	uint64_t when = lapic_timer_deadline(v->lapic);
 
-	if (when != 0 && (v->timer_armed == 0 || when < v->timer_armed))
+	if (when == 0 || when > look)
+		when = look;
+	if (v->timer_armed == 0 || when < v->timer_armed)
 		set_timer(v, when);
 }
 
@@ -48,71 +64,66 @@ void vcpu_timer_changed(struct vcpu *v)
 		vcpu_timer_arm(v);
 }
 
-static void *timer_main(void *arg)
+/* Whoever holds the lock may be long; a tick of the LAPIC must not wait for that.
+ */
+void vcpu_timer_expired(struct vcpu *v)
 {
-	struct machine *m = arg;
-	struct epoll_event ev[16];
+	struct machine *m = v->m;
+	uint64_t due = event_loop_due(m->loop);
 
-	pthread_setname_np(pthread_self(), "vcpu timers");
-	for (;;) {
-		int n = epoll_wait(m->sync->timer_epoll, ev, 16, -1);
-
-		for (int i = 0; i < n; i++) {
-			struct vcpu *v = ev[i].data.ptr;
-			uint64_t times;
-
-			if (v == NULL)
-				return NULL;
-			/* EAGAIN: set anew meanwhile. */
-			if (read(v->timer_fd, &times, sizeof(times)) ==
-			    sizeof(times))
-				vcpu_notify(v, EV_TIMER);
-		}
-		if (n < 0 && errno != EINTR)
-			return NULL;
-	}
+	v->timer_armed = 0;
+	lapic_timer_poll(v->lapic);
+	if (due == 0 || clock_ns() < due + LATE_NS)
+		return;
+	if (pthread_mutex_trylock(&m->lock) != 0)
+		return;
+	event_loop_timers(m->loop);
+	pthread_mutex_unlock(&m->lock);
 }
 
-static int watch(int epoll, int fd, struct vcpu *v)
+/* On the vCPU's thread, wherever it is; somebody else's signal does no harm. */
+static void on_signal(int signo)
 {
-	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = v };
-
-	return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &ev) == 0 ? 0 : -errno;
+	(void)signo;
+	if (self != NULL)
+		atomic_fetch_or(&self->link->events, EV_TIMER);
 }
 
-int vcpu_timer_start(struct machine *m)
+int vcpu_timer_create(struct vcpu *v)
 {
-	struct machine_sync *s = m->sync;
-	int err = 0;
+	struct sigevent sev = {
+		.sigev_notify = SIGEV_THREAD_ID,
+		.sigev_signo = SIGNAL,
+	};
+	sigset_t set;
 
-	s->timer_epoll = epoll_create1(EPOLL_CLOEXEC);
-	s->timer_stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (s->timer_epoll < 0 || s->timer_stop < 0)
+	sev._sigev_un._tid = gettid();
+	if (timer_create(CLOCK_MONOTONIC, &sev, &v->timer) != 0)
 		return -errno;
-	err = watch(s->timer_epoll, s->timer_stop, NULL);
-	for (unsigned i = 0; i < m->ncpu && err == 0; i++)
-		err = watch(s->timer_epoll, m->vcpu[i].timer_fd, &m->vcpu[i]);
-	if (err == 0)
-		err = -pthread_create(&s->timer_thread, NULL, timer_main, m);
-	s->timer_started = err == 0;
-	return err;
+	self = v;
+	sigemptyset(&set);
+	sigaddset(&set, SIGNAL);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	return 0;
+}
+
+void vcpu_timer_delete(struct vcpu *v)
+{
+	timer_delete(v->timer);
+	v->timer_armed = 0;
+	self = NULL;
+}
+
+void vcpu_timer_start(struct machine *m)
+{
+	struct sigaction sa = { .sa_handler = on_signal,
+		.sa_flags = SA_RESTART | SA_ONSTACK };
+
+	sigfillset(&sa.sa_mask);
+	sigaction(SIGNAL, &sa, &m->sync->old_action);
 }
 
 void vcpu_timer_stop(struct machine *m)
 {
-	struct machine_sync *s = m->sync;
-	uint64_t one = 1;
-
-	if (s->timer_started) {
-		while (
-		    write(s->timer_stop, &one, sizeof(one)) < 0 && errno == EINTR)
-			;
-		pthread_join(s->timer_thread, NULL);
-		s->timer_started = false;
-	}
-	if (s->timer_epoll >= 0)
-		close(s->timer_epoll);
-	if (s->timer_stop >= 0)
-		close(s->timer_stop);
-	s->timer_epoll = s->timer_stop = -1;
+	sigaction(SIGNAL, &m->sync->old_action, NULL);
 }

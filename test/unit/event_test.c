@@ -83,6 +83,30 @@ static void check_order(void *arg)
 	f->count++;
 }
 
+/* Somebody else runs them when the loop is late. */
+static void timers_run_elsewhere(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t now = event_now_ns();
+
+	assert_int_equal(event_loop_due(f->loop), 0);
+	f->a = event_add_timer(f->loop, note_a, f);
+	f->b = event_add_timer(f->loop, check_order, f);
+	event_set_timer(f->a, now);
+	event_set_timer(f->b, now + 3000000);
+	assert_int_equal(event_loop_due(f->loop), now);
+	event_loop_timers(f->loop);
+	assert_string_equal(f->log, "a");
+	assert_int_equal(event_loop_due(f->loop), now + 3000000);
+	/* The loop was told of the first, and does not take it for the second. */
+	assert_int_equal(event_loop_poll(f->loop, 0), 0);
+	assert_true(f->count == 0 || event_now_ns() >= now + 3000000);
+	while (f->count == 0)
+		assert_int_equal(event_loop_poll(f->loop, 1000), 0);
+	assert_int_equal(event_loop_due(f->loop), 0);
+	assert_string_equal(f->log, "a");
+}
+
 static void many_timers(void **state)
 {
 	struct fixture *f = *state;
@@ -274,6 +298,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(timers_fire_in_order),
+		TEST(timers_run_elsewhere),
 		TEST(many_timers),
 		TEST(delete_inside_callback),
 		TEST(no_interest_means_no_hangup),

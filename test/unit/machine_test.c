@@ -10,11 +10,14 @@
 
 #include <cmocka.h>
 
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "lib/config.h"
 #include "lib/event.h"
@@ -360,6 +363,49 @@ static int guest_count(struct engine_vcpu *cpu)
 	return GO_ON;
 }
 
+/*
+ * The event loop is held up, as by a host that gives it no CPU; it ticks all the
+ * same while guest code runs.
+ */
+static atomic_uint ticked;
+
+static void hold_up(void *arg, uint32_t events)
+{
+	struct machine *m = arg;
+	uint64_t until = clock_ns() + 10000 * MS;
+
+	(void)events;
+	pthread_mutex_unlock(&m->lock);
+	while (atomic_load(&ticked) < 10 && clock_ns() < until)
+		sched_yield();
+	pthread_mutex_lock(&m->lock);
+	machine_suspend(m, SUSPEND_DESTROY);
+}
+
+static void tick(void *arg)
+{
+	struct event **timer = arg;
+
+	atomic_fetch_add(&ticked, 1);
+	event_set_timer(*timer, clock_ns() + MS);
+}
+
+static void test_loop_late(void **state)
+{
+	struct machine *m = make(guest_count, 1);
+	struct event *timer = event_add_timer(m->loop, tick, &timer), *ready;
+	int fd = eventfd(1, EFD_NONBLOCK);
+
+	(void)state;
+	atomic_store(&ticked, 0);
+	ready = event_add_fd(m->loop, fd, EPOLLIN, hold_up, m);
+	assert_non_null(ready);
+	event_set_timer(timer, clock_ns() + 1);
+	assert_int_equal(run(m), SUSPEND_DESTROY);
+	assert_true(atomic_load(&ticked) >= 10);
+	close(fd);
+}
+
 static void pauser(void *arg)
 {
 	struct machine *m = arg;
@@ -391,10 +437,9 @@ static void pauser(void *arg)
 static void test_pause(void **state)
 {
 	struct machine *m = make(guest_count, 2);
-	struct event *timer = event_add_timer(m->loop, pauser, m);
 
 	(void)state;
-	event_set_timer(timer, 1);
+	assert_int_equal(event_post(m->loop, pauser, m), 0);
 	assert_int_equal(run(m), SUSPEND_DESTROY);
 }
 
@@ -469,6 +514,7 @@ int main(void)
 		cmocka_unit_test(test_halt_is_noticed),
 		cmocka_unit_test(test_ends),
 		cmocka_unit_test(test_lapic_timer),
+		cmocka_unit_test(test_loop_late),
 		cmocka_unit_test(test_idle_costs_nothing),
 		cmocka_unit_test(test_pause),
 		cmocka_unit_test(test_suspended_before),

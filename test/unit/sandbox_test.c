@@ -47,6 +47,8 @@ static int what_a_vm_needs(void)
 	struct vmfile *vf;
 	pthread_t t;
 	void *result, *code;
+	timer_t timer;
+	struct itimerspec its = { { 0 }, { 0 } };
 	int fd;
 
 	MUST(pthread_create(&t, NULL, thread, dir) == 0);
@@ -59,6 +61,9 @@ static int what_a_vm_needs(void)
 	MUST(fd >= 0 && ftruncate(fd, 4096) == 0);
 	MUST(epoll_create1(0) >= 0);
 	MUST(timerfd_create(CLOCK_MONOTONIC, 0) >= 0);
+	MUST(timer_create(CLOCK_MONOTONIC, NULL, &timer) == 0);
+	MUST(timer_settime(timer, 0, &its, NULL) == 0);
+	MUST(timer_delete(timer) == 0);
 	MUST(raise(0) == 0);
 	/* The VM object can be read and removed. */
 	MUST(vmfile_open(&vf, "vm", false) == 0);

@@ -451,7 +451,10 @@ insn_fn *interp_sys_handler(const struct insn *in)
 	}
 }
 
-/* The few that change nothing a block depends on and cannot wake anything. */
+/*
+ * The few that change nothing a block depends on and cannot wake anything. RDTSC is not
+ * among them: ticks that its value promises come before that is used.
+ */
 bool interp_sys_ends_block(const struct insn *in)
 {
 	switch ((ZydisMnemonic)in->mnemonic) {
@@ -473,8 +476,6 @@ bool interp_sys_ends_block(const struct insn *in)
 	case ZYDIS_MNEMONIC_VERW:
 	case ZYDIS_MNEMONIC_ARPL:
 	case ZYDIS_MNEMONIC_XGETBV:
-	case ZYDIS_MNEMONIC_RDTSC:
-	case ZYDIS_MNEMONIC_RDTSCP:
 	case ZYDIS_MNEMONIC_RDPID:
 	case ZYDIS_MNEMONIC_CPUID:
 	case ZYDIS_MNEMONIC_RDRAND:

@@ -40,11 +40,21 @@ static void poll_edge(struct tr *c, uint32_t n)
 	emit_poll(c->j, &c->j->hot, c->live_after != 0, at);
 }
 
+/*
+ * Whoever has read the TSC knows which ticks must have come: after a wait for the
+ * host's CPU they do, before anything is done with what was read.
+ */
+static bool reads_tsc(const struct tr *c)
+{
+	return c->in->mnemonic == ZYDIS_MNEMONIC_RDTSC ||
+	    c->in->mnemonic == ZYDIS_MNEMONIC_RDTSCP;
+}
+
 void tr_edge_jmp(struct tr *c, uint64_t rip)
 {
 	uint32_t n = edge_new(c, rip);
 
-	if (rip <= c->rip)
+	if (rip <= c->rip || reads_tsc(c))
 		poll_edge(c, n);
 	emit8(&c->j->hot, 0xe9);
 	edge_here(c, n);

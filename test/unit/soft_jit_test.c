@@ -73,6 +73,40 @@ static void test_short_block_between_two_others(void **state)
 		run();
 }
 
+/*
+ * The same with a jump that begins in the last byte of the predecessor's and had become
+ * a NOP, because its target, translated on its own, lay right behind it.
+ */
+static void test_short_block_without_a_jump(void **state)
+{
+	static const uint8_t first[] = { /* mov rax, ... ; jmp second */
+		0x48, 0xb8, 0x78, 0x56, 0x34, 0x12, 0x78, 0x56, 0x34, 0x12,
+		0xe9, 0x11, 0, 0, 0 };
+	static const uint8_t second[] = { 0x31, 0xc9, 0x31, 0xc9, 0xe9, 0x17, 0, 0, 0 };
+	static const uint8_t third[] = { 0x31, 0xd2, 0xf4 };
+	uint64_t nops = 0;
+
+	(void)state;
+	f.cpu->jit->threshold = 2;
+	fixture_code(&f, CODE, first, sizeof(first));
+	fixture_code(&f, CODE + 0x20, second, sizeof(second));
+	fixture_code(&f, CODE + 0x40, third, sizeof(third));
+	run();
+	fixture_code(&f, CODE + 0x42, third + 2, 1);
+	run();
+	f.cpu->halted = false;
+	f.cpu->rip = CODE + 0x40;
+	assert_int_equal(engine_soft.run(f.vcpu[0]), ENGINE_HALT);
+	run();
+	for (uint32_t i = 0; i < f.cpu->jit->nedges; i++)
+		nops += f.cpu->jit->edges[i].nop;
+	assert_int_equal(nops, 1);
+	fixture_code(&f, CODE + 0x24, second + 4, 5);
+	fixture_code(&f, CODE + 0x42, third + 2, 1);
+	for (int i = 0; i < 4; i++)
+		run();
+}
+
 /* String instructions move their registers: what was checked before does not count. */
 static void test_access_behind_a_string_instruction(void **state)
 {
@@ -148,16 +182,56 @@ static void test_returns_without_calls(void **state)
 	}
 }
 
+/*
+ * PUSH and CALL of what lies in memory begin anew when there is no slot for the stack:
+ * what led to the operand is lost then. The stack is on another page every time.
+ */
+static void twice(const uint8_t *code, size_t n, uint64_t expect)
+{
+	const uint64_t page = 0x40000000;
+
+	for (uint64_t i = 0; i < 3; i++)
+		fixture_map(&f, page + i * 0x2000, DATA + i * MEMORY_PAGE, 12, 3);
+	fixture_write(&f, DATA + 16, 8, CODE + 0x40);
+	fixture_code(&f, CODE, code, n);
+	fixture_code(&f, CODE + 0x40, "\xf4", 1);
+	for (uint64_t i = 0; i < 12; i++) {
+		f.cpu->halted = false;
+		f.cpu->rip = CODE;
+		f.cpu->gpr[GPR_RBX] = page;
+		f.cpu->gpr[GPR_RSP] = page + (1 + i % 2) * 0x2000 + 256;
+		assert_int_equal(engine_soft.run(f.vcpu[0]), ENGINE_HALT);
+		assert_int_equal(fixture_read(&f, DATA + (1 + i % 2) * MEMORY_PAGE + 248, 8),
+		    expect);
+	}
+}
+
+static void test_push_and_call_begin_anew(void **state)
+{
+	/* mov rcx, [rbx]; push [rbx + 16]; xor eax, eax; hlt */
+	static const uint8_t push[] = { 0x48, 0x8b, 0x0b, 0xff, 0x73, 0x10, 0x31, 0xc0, 0xf4 };
+	/* mov rcx, [rbx]; call [rbx + 16] */
+	static const uint8_t call[] = { 0x48, 0x8b, 0x0b, 0xff, 0x53, 0x10 };
+
+	(void)state;
+	twice(push, sizeof(push), CODE + 0x40);
+	twice(call, sizeof(call), CODE + sizeof(call));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(
 		    test_short_block_between_two_others, setup, teardown),
 		cmocka_unit_test_setup_teardown(
+		    test_short_block_without_a_jump, setup, teardown),
+		cmocka_unit_test_setup_teardown(
 		    test_access_behind_a_string_instruction, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_push_of_memory, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 		    test_returns_without_calls, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+		    test_push_and_call_begin_anew, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

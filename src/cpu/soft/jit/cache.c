@@ -405,7 +405,7 @@ static void edge_patch(struct jit *j, struct edge *e, const uint8_t *to)
 	const struct trans *from = e->from;
 
 	/* Where this jump began there is another edge's now: see above. */
-	if (from->headless && e->at < j->code_rw + from->code + JUMP_LEN)
+	if (from->headless && e->at <= j->code_rw + from->code + JUMP_LEN)
 		return;
 	if (e->nop)
 		e->at[-1] = 0xe9;

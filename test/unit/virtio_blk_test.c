@@ -456,6 +456,28 @@ static void test_hostile_legacy(void **state)
 	stop(e);
 }
 
+/* Queue first, features after it, as NetBSD does; not while requests run. */
+static void test_late_features(void **state)
+{
+	struct env *e = start("");
+	uint16_t feat;
+
+	(void)state;
+	assert_true(vd_start_legacy(&e->d, &e->f, 3, 0));
+	feat = (uint16_t)(e->d.io + 4);
+	fake_out(&e->f, feat, 4, 1u << 28);
+	assert_int_equal(fake_in(&e->f, feat, 4), 0); /* DRIVER_OK was said */
+
+	assert_true(vd_begin(&e->d, &e->f, 3, false, 0));
+	assert_true(vd_queue(&e->d, 0, VD_RINGS, 0));
+	fake_out(&e->f, feat, 4, 1u << 28 | 1u << 1);
+	assert_int_equal(fake_in(&e->f, feat, 4), 1u << 28);
+	assert_int_equal(request(e, 0, 0, 512, true), 0);
+	fake_out(&e->f, feat, 4, 0);
+	assert_int_equal(fake_in(&e->f, feat, 4), 1u << 28);
+	stop(e);
+}
+
 static void test_notify_values(void **state)
 {
 	struct env *e = start("");
@@ -632,6 +654,7 @@ int main(void)
 		cmocka_unit_test(test_reset_in_flight),
 		cmocka_unit_test(test_hostile_modern),
 		cmocka_unit_test(test_hostile_legacy),
+		cmocka_unit_test(test_late_features),
 		cmocka_unit_test(test_notify_values),
 		cmocka_unit_test(test_log_bounded),
 		cmocka_unit_test(test_frozen_after_ok),

@@ -3,8 +3,8 @@
  * BAR 0 (ports) as bhyve has them, and those of 1.x (virtio 1.2 ch. 4.1) in BAR 4;
  * MSI-X in BAR 1.
  *
- * Rules kept here: features are fixed from FEATURES_OK on (legacy: from the first
- * queue on); a queue's registers are fixed while it is enabled; a status of 0
+ * Rules kept here: features are fixed from FEATURES_OK on (legacy: from DRIVER_OK
+ * or the first request on); a queue's registers are fixed while it is enabled; a status of 0
  * resets the device wherever it stands, with requests in flight.
  */
 #include <errno.h>
@@ -163,12 +163,19 @@ static void accept_features(struct virtio_dev *v, uint64_t features)
 		v->ops->negotiated(v);
 }
 
-static bool any_enabled(const struct virtio_dev *v)
+/*
+ * Drivers of 0.9 may place their queues first and say what they understand after
+ * that (NetBSD's, when an interface goes up), but not once work has begun: the
+ * lengths of headers change with it.
+ */
+static bool legacy_begun(const struct virtio_dev *v)
 {
-	for (unsigned i = 0; i < v->nqueues; i++)
-		if (v->queue[i].enabled)
+	for (unsigned i = 0; i < v->nqueues; i++) {
+		const struct virtq *q = &v->queue[i];
+		if (q->enabled && (q->last_avail != 0 || q->inflight != 0))
 			return true;
-	return false;
+	}
+	return (v->status & STATUS_DRIVER_OK) != 0;
 }
 
 /* Both register layouts. */
@@ -294,7 +301,7 @@ static void legacy_write(
 	}
 	switch (off) {
 	case L_GUEST_FEATURES:
-		if (size == 4 && !v->modern && !any_enabled(v))
+		if (size == 4 && !v->modern && !legacy_begun(v))
 			accept_features(v, (uint32_t)value & v->host_features);
 		break;
 	case L_PFN:

@@ -256,6 +256,31 @@ static void gates(void)
 	CHECK(caught.vector == 6 && caught.cs == 0x60);
 }
 
+/*
+ * HWCR's bit 24 promises that the TSC runs at the frequency of P-state 0, which
+ * kernels (OpenBSD 7.3) then read without more ado.
+ */
+static void amd_registers(void)
+{
+	u32 r[4];
+
+	cpuid(0, 0, r);
+	if (r[1] != 0x68747541) /* "Auth" */
+		return;
+	CHECK(rdmsr(0xc0010015) & 1 << 24);
+	for (u32 msr = 0xc0010061; msr <= 0xc0010064; msr++) {
+		try_rdmsr(msr);
+		CHECK(caught.vector == -1);
+	}
+	CHECK(rdmsr(0xc0010064) == 0); /* bit 63: valid */
+	for (u32 msr = 0xc0010000; msr <= 0xc0010007; msr++) {
+		try_wrmsr(msr, 1);
+		CHECK(caught.vector == -1 && rdmsr(msr) == 0);
+	}
+	try_wrmsr(0xc0010064, 0);
+	CHECK(CAUGHT(13, 0));
+}
+
 static void registers(void)
 {
 	if (have_host()) { /* QEMU's TCG lets these through */
@@ -301,6 +326,7 @@ static void registers(void)
 		CHECK(CAUGHT(13, 0));
 		try_rdmsr(0x1b);
 		CHECK(caught.vector == -1);
+		amd_registers();
 	}
 	/* FS and GS bases, SWAPGS. */
 	static u64 cell[2] = { 0x1111, 0x2222 };

@@ -36,11 +36,20 @@ enum {
 #define MSR_GS_BASE        0xc0000101u
 #define MSR_KERNEL_GS_BASE 0xc0000102u
 #define MSR_TSC_AUX        0xc0000103u
+#define MSR_AMD_PERF       0xc0010000u /* four selectors, four counters */
+#define MSR_AMD_PERF_LAST  0xc0010007u
 #define MSR_AMD_SYSCFG     0xc0010010u
 #define MSR_AMD_HWCR       0xc0010015u
 #define MSR_AMD_NB_CFG     0xc001001fu
 #define MSR_AMD_PATCH      0xc0010020u
+#define MSR_AMD_PS_LIMIT   0xc0010061u
+#define MSR_AMD_PS_CONTROL 0xc0010062u
+#define MSR_AMD_PS_STATUS  0xc0010063u
+#define MSR_AMD_PS_0       0xc0010064u
+#define MSR_AMD_SMM_ADDR   0xc0010112u
+#define MSR_AMD_SMM_MASK   0xc0010113u
 #define MSR_AMD_VM_CR      0xc0010114u
+#define MSR_AMD_LS_CFG     0xc0011020u
 #define MSR_AMD_IC_CFG     0xc0011021u
 #define MSR_AMD_DE_CFG     0xc0011029u
 
@@ -171,6 +180,8 @@ static int read_vendor(struct soft_cpu *cpu, uint32_t msr, uint64_t *v)
 {
 	*v = 0;
 	if (cpu_policy(cpu)->amd) {
+		if (msr >= MSR_AMD_PERF && msr <= MSR_AMD_PERF_LAST)
+			return 0;
 		switch (msr) {
 		case MSR_AMD_HWCR:
 			*v = HWCR_VALUE;
@@ -183,7 +194,18 @@ static int read_vendor(struct soft_cpu *cpu, uint32_t msr, uint64_t *v)
 			return 0;
 		case MSR_AMD_SYSCFG:
 		case MSR_AMD_NB_CFG:
+		case MSR_AMD_LS_CFG:
 		case MSR_AMD_IC_CFG:
+		case MSR_AMD_SMM_ADDR:
+		case MSR_AMD_SMM_MASK:
+		/*
+		 * HWCR says that the TSC runs at P0's frequency: OpenBSD and Linux
+		 * then read P0. Zero: not valid, and they measure.
+		 */
+		case MSR_AMD_PS_LIMIT:
+		case MSR_AMD_PS_CONTROL:
+		case MSR_AMD_PS_STATUS:
+		case MSR_AMD_PS_0:
 			return 0;
 		}
 		return -ENOENT;
@@ -423,8 +445,12 @@ static int write_vendor(struct soft_cpu *cpu, uint32_t msr)
 		return msr == MSR_ENERGY_PERF_BIAS || msr == MSR_THERM_STATUS
 			   ? 0
 			   : -ENOENT;
+	if (msr >= MSR_AMD_PERF && msr <= MSR_AMD_PERF_LAST)
+		return 0;
 	switch (msr) {
 	case MSR_AMD_HWCR:
+	case MSR_AMD_PS_CONTROL:
+	case MSR_AMD_LS_CFG:
 	case MSR_AMD_DE_CFG:
 	case MSR_AMD_SYSCFG:
 	case MSR_AMD_NB_CFG:

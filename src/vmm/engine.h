@@ -47,6 +47,16 @@ enum engine_exit {
 	ENGINE_HALT,     /* RIP is past a HLT: wait for events, then run again */
 	ENGINE_SHUTDOWN, /* triple fault */
 	ENGINE_ERROR,    /* cannot go on; logged */
+	ENGINE_DEBUG,    /* at a debugger's point, or its step is done */
+};
+
+/* What a debugger may have run() stop at. */
+enum engine_point {
+	POINT_EXECUTE, /* before the instruction that begins there */
+	POINT_WRITE,   /* behind one that stored there */
+	POINT_READ,
+	POINT_ACCESS, /* either */
+	POINT_NONE,
 };
 
 /* What an engine may ask of the machine. cpu is the vCPU's number. */
@@ -104,6 +114,22 @@ struct engine_ops {
 	int (*set_state)(struct engine_vcpu *cpu, const struct vcpu_state *s);
 	/* Guest-linear to guest-physical for debuggers; 0 or -EFAULT. */
 	int (*translate)(struct engine_vcpu *cpu, uint64_t gla, uint64_t *gpa);
+	/*
+	 * For debuggers, unseen by the guest; every vCPU outside run(). An engine
+	 * without leaves all three NULL.
+	 * point(): run() of any vCPU returns ENGINE_DEBUG at [gla, gla + len); len
+	 * is ignored for POINT_EXECUTE. 0, -EEXIST, -ENOENT, -ENOSPC.
+	 */
+	int (*point)(struct engine *e, enum engine_point kind, uint64_t gla,
+	    uint64_t len, bool set);
+	/*
+	 * run() returns ENGINE_DEBUG after one instruction, or at the first one of
+	 * the handler of what that raised. Interrupts wait meanwhile, unless the
+	 * vCPU is halted: then the one that wakes it is the step.
+	 */
+	void (*step)(struct engine_vcpu *cpu, bool on);
+	/* What the last ENGINE_DEBUG was for; POINT_NONE: a step. */
+	enum engine_point (*stopped_at)(struct engine_vcpu *cpu, uint64_t *gla);
 	void (*stats)(struct engine_vcpu *cpu, engine_stat_fn *fn, void *arg);
 	/* The engine's vCPU thread starts / ends: per-thread set-up. */
 	int (*thread_start)(struct engine_vcpu *cpu);

@@ -308,6 +308,7 @@ static void *vcpu_thread(void *arg)
 			break;
 		case ENGINE_SHUTDOWN:
 		case ENGINE_ERROR:
+		case ENGINE_DEBUG: /* nobody asked for it */
 			atomic_store(&r->shutdown, true);
 			stop_all(r);
 			break;

@@ -445,6 +445,11 @@ static void test_translate_has_no_side_effects(void **state)
 	assert_true(gpa == DATA + 5);
 	assert_true(fixture_read(f, slot, 8) == (DATA | P | W | U));
 	assert_int_equal(mmu_translate(f->cpu, LIN + 0x1000, &gpa), -14);
+	/* A table on a device: nobody asks the device. */
+	fixture_write(f, f->cpu->cr3 + 8 * 5, 8, UINT64_C(0xfee00000) | P | W);
+	f->mmio_count = 0;
+	assert_int_equal(mmu_translate(f->cpu, UINT64_C(5) << 39, &gpa), -14);
+	assert_int_equal(f->mmio_count, 0);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)

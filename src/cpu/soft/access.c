@@ -342,7 +342,7 @@ unsigned mmu_fetch(
 	if (first == n)
 		return n;
 	/* Whether the rest is needed is not known yet: look without raising. */
-	if (!is_canonical(next) || !mmu_walk(cpu, next, idx, PF_I, false, &w))
+	if (!is_canonical(next) || !mmu_walk(cpu, next, idx, PF_I, WALK_LOOK, &w))
 		return first;
 	e = mmu_resolve(cpu, next, idx, 'x', &gpa[1]);
 	if (e)

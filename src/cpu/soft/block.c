@@ -250,6 +250,33 @@ void block_flush(struct soft_cpu *cpu)
 			page_release(cpu, c->page[i]);
 }
 
+static bool lies_at(const struct block *b, const uint64_t *offset)
+{
+	for (unsigned i = 0; i < b->bytes; i++) {
+		unsigned at = (b->gpa + i) & (MEMORY_PAGE - 1);
+
+		if (offset[at / 64] >> at % 64 & 1)
+			return true;
+	}
+	return false;
+}
+
+void block_drop_at(
+    struct soft_cpu *cpu, const uint64_t offset[static MEMORY_PAGE / 64])
+{
+	struct block_cache *c = cpu->blocks;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(c->hash); i++) {
+		struct block *b = c->hash[i], *next;
+
+		for (; b; b = next) {
+			next = b->hash_next;
+			if (lies_at(b, offset))
+				drop(cpu, b);
+		}
+	}
+}
+
 /* The cache is full. Its pages stay claimed: claiming each again would cost more. */
 static void block_evict(struct soft_cpu *cpu)
 {
@@ -324,6 +351,7 @@ static struct block *make(
 		.gpa = gpa,
 		.page = { gpa & MMU_PAGE_MASK, page1 },
 		.mode = cpu->mode,
+		.stop = debugger_marks(cpu->engine, gpa),
 		.n = n,
 	};
 	for (unsigned i = 0; i < n; i++)
@@ -409,6 +437,9 @@ static struct block *decode(struct soft_cpu *cpu, uint64_t lin, uint64_t gpa)
 		uint8_t buf[15];
 		unsigned have = MIN(left, (unsigned)sizeof(buf));
 
+		if (n && debugger_marks(cpu->engine, MEMORY_PAGE - left))
+			break;
+
 		/*
 		 * Decoded and kept bytes must be the same even if someone writes
 		 * now.
@@ -421,7 +452,8 @@ static struct block *decode(struct soft_cpu *cpu, uint64_t lin, uint64_t gpa)
 			break;
 		code += in->len;
 		left -= in->len;
-		if (in->flags & INSN_END)
+		if (in->flags & INSN_END ||
+		    (n == 1 && debugger_marks(cpu->engine, gpa)))
 			break;
 	}
 	if (!n && cpu->mode != MODE_64 && lin >= 0xfffff000)

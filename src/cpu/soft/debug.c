@@ -54,12 +54,14 @@ bool cpu_data_breakpoints_armed(const struct soft_cpu *cpu)
 	for (unsigned n = 0; n < 4; n++)
 		if (armed(cpu, n) && kind(cpu, n) & DR_WRITE)
 			return true;
-	return false;
+	return cpu->engine->nwatches != 0;
 }
 
 void cpu_data_breakpoints(
     struct soft_cpu *cpu, uint64_t lin, unsigned size, bool write)
 {
+	if (cpu->engine->nwatches)
+		debugger_access(cpu, lin, size, write);
 	for (unsigned n = 0; n < 4; n++) {
 		uint64_t start, len;
 

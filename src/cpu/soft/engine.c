@@ -466,6 +466,23 @@ static int soft_translate(struct engine_vcpu *v, uint64_t gla, uint64_t *gpa)
 	return mmu_translate(soft(v), gla, gpa);
 }
 
+static int soft_point(struct engine *eng, enum engine_point kind, uint64_t gla,
+    uint64_t len, bool set)
+{
+	return debugger_point((struct soft_engine *)eng, kind, gla, len, set);
+}
+
+static void soft_step(struct engine_vcpu *v, bool on)
+{
+	debugger_step(soft(v), on);
+}
+
+static enum engine_point soft_stopped_at(struct engine_vcpu *v, uint64_t *gla)
+{
+	*gla = soft(v)->stopped_gla;
+	return soft(v)->stopped;
+}
+
 static void soft_stats(struct engine_vcpu *v, engine_stat_fn *fn, void *arg)
 {
 	const struct soft_stats *s = &soft(v)->stats;
@@ -509,6 +526,9 @@ const struct engine_ops engine_soft = {
 	.get_state = soft_get_state,
 	.set_state = soft_set_state,
 	.translate = soft_translate,
+	.point = soft_point,
+	.step = soft_step,
+	.stopped_at = soft_stopped_at,
 	.stats = soft_stats,
 	.thread_start = soft_thread_start,
 	.thread_stop = soft_thread_stop,

@@ -120,7 +120,7 @@ static void io_string(struct soft_cpu *cpu, const struct insn *in, bool input)
 		 * instruction.
 		 */
 		if (gpr_get(cpu, GPR_RCX, as) != 0 &&
-		    (cpu->rflags & RF_TF || cpu->pending_db ||
+		    (cpu->rflags & RF_TF || cpu->pending_db || cpu->watch_hit ||
 			atomic_load_explicit(
 			    &cpu->link.events, memory_order_relaxed))) {
 			cpu->next_rip = cpu->rip;

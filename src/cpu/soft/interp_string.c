@@ -51,7 +51,7 @@ static bool done(
 		return false;
 	if (likely(!(cpu->rflags & RF_TF) &&
 		   !atomic_load_explicit(&cpu->link.events, memory_order_relaxed) &&
-		   !cpu->pending_db))
+		   !cpu->pending_db && !cpu->watch_hit))
 		return true;
 	cpu->next_rip = cpu->rip;
 	cpu->stop_block = true;

@@ -322,7 +322,7 @@ struct tlb_entry *mmu_resolve(
 	if (!is_canonical(lin))
 		cpu_gp(cpu);
 	cpu->stats.tlb_misses++;
-	if (!mmu_walk(cpu, lin, idx, access, true, &w)) {
+	if (!mmu_walk(cpu, lin, idx, access, WALK_COMMIT, &w)) {
 		/*
 		 * The entry that failed may be cached with older rights: forget it.
 		 */
@@ -358,7 +358,8 @@ int mmu_translate(struct soft_cpu *cpu, uint64_t lin, uint64_t *gpa)
 	struct walk w;
 
 	/* Either privilege's view will do: a debugger reads what is mapped. */
-	if (!is_canonical(lin) || !mmu_walk(cpu, lin, MMU_KERNEL, 0, false, &w))
+	if (!is_canonical(lin) || (!cpu->long_mode && lin >> 32 != 0) ||
+	    !mmu_walk(cpu, lin, MMU_KERNEL, 0, WALK_PEEK, &w))
 		return -EFAULT;
 	*gpa = w.gpa;
 	return 0;

@@ -115,8 +115,13 @@ static inline uint64_t mmu_code(struct soft_cpu *cpu, uint64_t lin)
 
 /*
  * walk.c: what the guest's tables say about lin for one access. PF_W and PF_I in
- * access say which kind. commit: sets accessed and dirty bits when permitted.
+ * access say which kind.
  */
+enum walk_how {
+	WALK_COMMIT, /* sets accessed and dirty bits when permitted */
+	WALK_LOOK,
+	WALK_PEEK, /* not even the bus notices: tables outside RAM map nothing */
+};
 struct walk {
 	uint64_t gpa;
 	uint32_t error; /* of the #PF, when mmu_walk() fails */
@@ -124,7 +129,7 @@ struct walk {
 	bool user, writable, nx, global, dirty;
 };
 bool mmu_walk(struct soft_cpu *cpu, uint64_t lin, enum mmu_idx idx, uint32_t access,
-    bool commit, struct walk *w);
+    enum walk_how how, struct walk *w);
 /*
  * Whether a mapping that was walked also permits a kind of access, A/D bits aside.
  */

@@ -59,7 +59,7 @@ static bool enters_kernel(const struct insn *in)
 static bool needs_step(const struct soft_cpu *cpu)
 {
 	return cpu->shadow | !!(cpu->rflags & (RF_TF | RF_RF)) |
-	       !!(cpu->dr7 & DR7_ENABLES) | !!cpu->pending_db;
+	       !!(cpu->dr7 & DR7_ENABLES) | !!cpu->pending_db | cpu->debugged;
 }
 
 /*
@@ -127,7 +127,8 @@ static enum engine_exit look_up(struct soft_cpu *cpu)
 		smp_answer(cpu);
 	if (events & EV_MACHINE)
 		return ENGINE_KICKED;
-	if (!cpu->shadow) {
+	/* A step is not to end in a handler of something else; but see engine.h. */
+	if (!cpu->shadow && (!cpu->step_on || cpu->halted)) {
 		enum engine_exit r = GO_ON;
 
 		if (events & EV_NMI && !cpu->nmi_blocked) {
@@ -169,28 +170,49 @@ static enum engine_exit loop(struct soft_cpu *cpu)
 		cpu->block = NULL;
 		if (cpu_deliver_raised(cpu) < 0)
 			return ENGINE_SHUTDOWN;
+		cpu->watch_hit = false; /* by an instruction that was undone */
+		if (unlikely(cpu->debugged && debugger_done(cpu)))
+			return ENGINE_DEBUG;
 	}
 	for (;;) {
 		struct block *b;
 
 		block_reap(cpu);
 		if (unlikely(must_look_up(cpu))) {
+			bool halted = cpu->halted;
 			enum engine_exit r = look_up(cpu);
 
 			if (r != GO_ON)
 				return r;
+			if (halted && debugger_done(cpu))
+				return ENGINE_DEBUG;
 		}
 		if (unlikely(needs_step(cpu))) {
-			int rc = step(cpu);
+			int rc;
 
+			/* A step goes past a breakpoint where it begins. */
+			if (!cpu->step_on && debugger_stops(cpu))
+				return ENGINE_DEBUG;
+			rc = step(cpu);
 			if (rc < 0)
 				return rc == -ENOMEM ? no_memory(cpu)
 						     : ENGINE_SHUTDOWN;
+			if (cpu->debugged && debugger_done(cpu))
+				return ENGINE_DEBUG;
 			continue;
 		}
 		b = block_get(cpu);
 		if (unlikely(!b))
 			return no_memory(cpu);
+		if (unlikely(b->stop)) {
+			if (debugger_stops(cpu))
+				return ENGINE_DEBUG;
+			cpu->stop_block = false;
+			cpu->block = b;
+			interp_block(cpu, b);
+			cpu->block = NULL;
+			continue;
+		}
 		cpu->stop_block = false;
 		cpu->block = b;
 		cpu->run_block(cpu, b);
@@ -203,6 +225,8 @@ enum engine_exit cpu_run(struct soft_cpu *cpu)
 	enum engine_exit r;
 
 	smp_enter(cpu);
+	if (unlikely(cpu->points_seen != cpu->engine->point_changes))
+		debugger_follow(cpu);
 	r = loop(cpu);
 	smp_leave(cpu);
 	return r;

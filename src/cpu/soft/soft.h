@@ -303,9 +303,24 @@ struct soft_cpu {
 	struct mmu *mmu; /* private to mmu.c: contexts, PCIDs */
 	struct soft_stats stats;
 	bool halted;
+	/* A debugger's: debugger.c. */
+	bool debugged;  /* instruction by instruction: a step, or watchpoints */
+	bool step_on;   /* leave after the next one */
+	bool watch_hit; /* the instruction touched a watchpoint */
+	enum engine_point stopped;
+	uint64_t stopped_gla;
+	uint32_t points_seen; /* engine's point_changes the blocks are made for */
+	uint64_t stops_seen[MEMORY_PAGE / 64];
 	unsigned pauses; /* PAUSEs executed: now and then the host CPU is yielded */
 	struct cpu_policy policy;
 };
+
+struct point {
+	uint64_t gla, len;
+	enum engine_point kind;
+};
+
+#define POINTS 256
 
 struct soft_engine {
 	struct engine_config cfg;
@@ -318,6 +333,12 @@ struct soft_engine {
 	bool lockstep; /* and what they translate is interpreted, too */
 	struct codemem *codemem;
 	struct exclusive *exclusive;
+	/* The debugger's; changed only while every vCPU is outside run(). */
+	struct point point[POINTS];
+	unsigned npoints, nwatches; /* nwatches: those not POINT_EXECUTE */
+	uint32_t point_changes;
+	/* Offsets in a page where a breakpoint is, see debugger.c. */
+	uint64_t stops[MEMORY_PAGE / 64];
 };
 
 /* exception.c: leave the current instruction. Never return. */
@@ -349,8 +370,31 @@ uint64_t cpu_code_breakpoints(const struct soft_cpu *cpu);
  */
 void cpu_data_breakpoints(
     struct soft_cpu *cpu, uint64_t lin, unsigned size, bool write);
-/* Whether DR7 arms any data breakpoint: then no access may skip the check above. */
+/*
+ * Whether DR7 arms any data breakpoint, or a debugger watches: then no access may skip
+ * the check above.
+ */
 bool cpu_data_breakpoints_armed(const struct soft_cpu *cpu);
+
+/*
+ * debugger.c. By the vCPU's thread, at the begin of run(): follows the points that
+ * were changed.
+ */
+void debugger_follow(struct soft_cpu *cpu);
+/* A breakpoint is at rip: run() shall leave. */
+bool debugger_stops(struct soft_cpu *cpu);
+/* A step is done, or a watchpoint was touched: run() shall leave. */
+bool debugger_done(struct soft_cpu *cpu);
+/* An access while there are watchpoints. */
+void debugger_access(struct soft_cpu *cpu, uint64_t lin, unsigned size, bool write);
+int debugger_point(struct soft_engine *e, enum engine_point kind, uint64_t gla,
+    uint64_t len, bool set);
+void debugger_step(struct soft_cpu *cpu, bool on);
+/* Whether an instruction at gpa must be a block of its own. */
+static inline bool debugger_marks(const struct soft_engine *e, uint64_t gpa)
+{
+	return e->stops[(gpa & (MEMORY_PAGE - 1)) / 64] >> (gpa & 63) & 1;
+}
 
 /* policy.c: what the guest was promised; computed at the first call. */
 const struct cpu_policy *cpu_policy(struct soft_cpu *cpu);
@@ -489,6 +533,7 @@ struct block {
 	uint32_t bytes;   /* length in the first page and beyond */
 	uint8_t mode;
 	bool stale; /* its page was written: never enter again */
+	bool stop;  /* a debugger may want to look first; not for the translator */
 	uint16_t n;
 	uint32_t runs; /* times entered, for the translator's choice */
 	void *jit;     /* translation, owned by jit/ */
@@ -500,6 +545,9 @@ struct block *block_get(struct soft_cpu *cpu); /* at cpu->rip; raises #PF, #GP *
 /* Drop every block of THIS vCPU that overlaps [gpa, gpa+len). */
 void block_invalidate(struct soft_cpu *cpu, uint64_t gpa, uint64_t len);
 void block_flush(struct soft_cpu *cpu);
+/* Drop every block with a byte at one of these offsets in a page. */
+void block_drop_at(
+    struct soft_cpu *cpu, const uint64_t offset[static MEMORY_PAGE / 64]);
 /* Frees stale blocks; only where none can be running (the loop in run.c). */
 void block_reap(struct soft_cpu *cpu);
 int block_create(struct soft_cpu *cpu);

@@ -107,7 +107,7 @@ static bool fault(struct soft_cpu *cpu, struct walk *w, enum mmu_idx idx,
 enum outcome { WALK_OK, WALK_FAULT, WALK_AGAIN };
 
 static enum outcome walk_once(struct soft_cpu *cpu, uint64_t lin, enum mmu_idx idx,
-    uint32_t access, bool commit, struct walk *w)
+    uint32_t access, enum walk_how how, struct walk *w)
 {
 	bool wide = cpu->cr4 & CR4_PAE, pae = wide && !cpu->long_mode;
 	unsigned width = wide ? 8 : 4, bits = wide ? 9 : 10;
@@ -127,6 +127,8 @@ static enum outcome walk_once(struct soft_cpu *cpu, uint64_t lin, enum mmu_idx i
 		if (top)
 			index &= 3;
 		l[n].gpa = table + (uint64_t)index * width;
+		if (how == WALK_PEEK && !memory_is_ram(cpu->mem, l[n].gpa, width))
+			return WALK_FAULT;
 		l[n].pte = pte = phys_load(cpu, l[n].gpa, width);
 		n++;
 		if (!(pte & PTE_P)) {
@@ -165,7 +167,7 @@ static enum outcome walk_once(struct soft_cpu *cpu, uint64_t lin, enum mmu_idx i
 		return WALK_FAULT;
 	}
 	w->dirty = l[n - 1].pte & PTE_D || access & PF_W;
-	if (!commit)
+	if (how != WALK_COMMIT)
 		return WALK_OK;
 	for (unsigned i = pae ? 1 : 0; i < n; i++) {
 		bool last = i == n - 1;
@@ -178,7 +180,7 @@ static enum outcome walk_once(struct soft_cpu *cpu, uint64_t lin, enum mmu_idx i
 }
 
 bool mmu_walk(struct soft_cpu *cpu, uint64_t lin, enum mmu_idx idx, uint32_t access,
-    bool commit, struct walk *w)
+    enum walk_how how, struct walk *w)
 {
 	enum outcome o;
 
@@ -192,7 +194,7 @@ bool mmu_walk(struct soft_cpu *cpu, uint64_t lin, enum mmu_idx idx, uint32_t acc
 	}
 	cpu->stats.page_walks++;
 	do
-		o = walk_once(cpu, lin, idx, access, commit, w);
+		o = walk_once(cpu, lin, idx, access, how, w);
 	while (o == WALK_AGAIN);
 	return o == WALK_OK;
 }

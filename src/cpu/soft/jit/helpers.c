@@ -83,7 +83,7 @@ static struct trans *find(struct jit *j, uint32_t edge)
 	if (jit_must_leave(cpu) || !jit_use_key(j))
 		return NULL;
 	b = block_get(cpu);
-	if (!b || jit_must_leave(cpu))
+	if (!b || b->stop || jit_must_leave(cpu))
 		return NULL;
 	j->linking = edge;
 	t = trans_get(j, b);

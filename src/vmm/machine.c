@@ -269,6 +269,15 @@ static void block_signals(sigset_t *old)
 	pthread_sigmask(SIG_BLOCK, &set, old);
 }
 
+/* The machine may end while a debugger holds it. */
+static void hold_no_more(struct machine *m)
+{
+	pthread_mutex_lock(&m->sync->lock);
+	m->sync->ending = true;
+	pthread_cond_broadcast(&m->sync->cond);
+	pthread_mutex_unlock(&m->sync->lock);
+}
+
 enum suspend_reason machine_run(struct machine *m)
 {
 	sigset_t old;
@@ -286,6 +295,7 @@ enum suspend_reason machine_run(struct machine *m)
 		machine_suspend(m, SUSPEND_ERROR);
 	for (unsigned i = 0; i < m->ncpu; i++)
 		vcpu_notify(&m->vcpu[i], EV_STOP);
+	hold_no_more(m);
 	for (unsigned i = 0; i < m->ncpu; i++)
 		vcpu_join(&m->vcpu[i]);
 	vcpu_timer_stop(m);
@@ -329,6 +339,18 @@ void machine_resume(struct machine *m)
 	if (s->paused > 0 && --s->paused == 0)
 		pthread_cond_broadcast(&s->cond);
 	pthread_mutex_unlock(&s->lock);
+}
+
+int machine_set_debugger(struct machine *m, void (*stopped)(void *arg), void *arg)
+{
+	const struct engine_ops *ops = m->ops;
+
+	if (ops->point == NULL || ops->step == NULL || ops->stopped_at == NULL ||
+	    ops->translate == NULL)
+		return -ENOTSUP;
+	m->sync->stopped = stopped;
+	m->sync->stopped_arg = arg;
+	return 0;
 }
 
 void machine_irq(struct machine *m, unsigned gsi, bool level)

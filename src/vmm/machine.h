@@ -70,6 +70,8 @@ struct vcpu {
 	uint64_t timer_armed;
 	bool running; /* inside the engine's run() */
 	bool created; /* thread is valid */
+	bool parked;  /* by the debugger: held even when others are let go */
+	bool stopped; /* at a point, or after a step, since its last order */
 };
 
 struct machine {
@@ -129,6 +131,17 @@ void vcpu_timer_changed(struct vcpu *v);
  */
 void machine_pause(struct machine *m);
 void machine_resume(struct machine *m);
+/*
+ * For a debugger, in the event loop's thread. -ENOTSUP: the engine has no part for
+ * it. stopped() is called in the loop after a vCPU has come to a point or to the
+ * end of a step; that vCPU is held. Before machine_run().
+ */
+int machine_set_debugger(struct machine *m, void (*stopped)(void *arg), void *arg);
+enum vcpu_order { VCPU_STAY, VCPU_GO, VCPU_STEP };
+/* Between pause and resume: what the vCPU does after machine_resume(). */
+void vcpu_order(struct vcpu *v, enum vcpu_order order);
+/* Whether it has come to a stop by itself since its last order. */
+bool vcpu_stopped(struct vcpu *v);
 
 /*
  * Interrupt lines; machine lock held. gsi < MACHINE_GSIS; level true = asserted

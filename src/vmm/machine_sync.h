@@ -13,11 +13,15 @@ struct machine;
 struct vcpu;
 
 struct machine_sync {
-	pthread_mutex_t lock; /* a leaf; guards the next three */
+	pthread_mutex_t lock; /* a leaf; guards what follows, and vcpu.parked and stopped */
 	pthread_cond_t cond;
 	unsigned paused; /* nesting of machine_pause() */
 	unsigned held;   /* vCPU threads that wait for resume */
 	unsigned live;   /* vCPU threads in their loop */
+	bool ending;     /* the machine has run: nobody is held any more */
+	/* The debugger's, set before vCPUs run. */
+	void (*stopped)(void *arg);
+	void *stopped_arg;
 	/* vCPUs asleep that no interrupt can wake: only NMI, INIT or SIPI. */
 	_Atomic unsigned dead;
 	/* INIT of the boot CPU is a reset: nothing is at its reset vector. */

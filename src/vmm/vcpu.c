@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "lib/config.h"
+#include "lib/event.h"
 #include "lib/log.h"
 #include "vmm/chipset/chipset.h"
 #include "vmm/clock.h"
@@ -185,7 +186,7 @@ static void hold(struct vcpu *v)
 	pthread_mutex_lock(&sync->lock);
 	sync->held++;
 	pthread_cond_broadcast(&sync->cond);
-	while (sync->paused > 0)
+	while (!sync->ending && (sync->paused > 0 || v->parked))
 		pthread_cond_wait(&sync->cond, &sync->lock);
 	sync->held--;
 	pthread_mutex_unlock(&sync->lock);
@@ -207,6 +208,49 @@ static void service(struct vcpu *v)
 		hold(v);
 }
 
+/*
+ * At a debugger's point or after its step: holds still until it is told to go on.
+ * When the debugger cannot be told, nothing has happened: a point is come to again.
+ */
+static void stop_for_debugger(struct vcpu *v)
+{
+	struct machine_sync *sync = v->m->sync;
+	struct vcpu_state s;
+
+	/* A step over HLT, or of a vCPU that sleeps in it. */
+	v->m->ops->get_state(v->engine, &s);
+	set_run_state(v, (enum vcpu_activity)s.activity);
+	pthread_mutex_lock(&sync->lock);
+	v->parked = v->stopped = true;
+	if (sync->stopped == NULL ||
+	    event_post(v->m->loop, sync->stopped, sync->stopped_arg) != 0)
+		v->parked = v->stopped = false;
+	pthread_mutex_unlock(&sync->lock);
+	vcpu_notify(v, EV_PAUSE);
+}
+
+void vcpu_order(struct vcpu *v, enum vcpu_order order)
+{
+	struct machine_sync *sync = v->m->sync;
+
+	v->m->ops->step(v->engine, order == VCPU_STEP);
+	pthread_mutex_lock(&sync->lock);
+	v->parked = order == VCPU_STAY;
+	v->stopped = false;
+	pthread_mutex_unlock(&sync->lock);
+}
+
+bool vcpu_stopped(struct vcpu *v)
+{
+	struct machine_sync *sync = v->m->sync;
+	bool stopped;
+
+	pthread_mutex_lock(&sync->lock);
+	stopped = v->stopped;
+	pthread_mutex_unlock(&sync->lock);
+	return stopped;
+}
+
 static void run(struct vcpu *v)
 {
 	enum engine_exit why;
@@ -221,6 +265,9 @@ static void run(struct vcpu *v)
 	case ENGINE_HALT:
 		atomic_fetch_add_explicit(&v->stats.halts, 1, memory_order_relaxed);
 		set_run_state(v, VCPU_HALTED);
+		break;
+	case ENGINE_DEBUG:
+		stop_for_debugger(v);
 		break;
 	case ENGINE_SHUTDOWN:
 		set_run_state(v, VCPU_SHUTDOWN);
@@ -364,7 +411,9 @@ void vcpu_get_state(struct vcpu *v, struct vcpu_state *s)
 {
 	v->m->ops->get_state(v->engine, s);
 	lapic_get_state(v->lapic, s);
-	s->activity = run_state(v);
+	/* An engine that was kicked may be halted all the same. */
+	if (run_state(v) != VCPU_RUNNING)
+		s->activity = run_state(v);
 }
 
 int vcpu_setup(struct machine *m, unsigned id)

@@ -8,7 +8,7 @@ build="gcc libc6-dev make meson ninja-build pkg-config python3 acpica-tools
 	libarchive-dev libcmocka-dev"
 run="grub-emu"
 demo="busybox-static cpio xorriso e2fsprogs xz-utils"
-check="clang libclang-rt-14-dev mandoc python3-pexpect git cu screen picocom tmux
+check="clang libclang-rt-14-dev mandoc python3-pexpect git cu screen picocom tmux gdb
 	iproute2 procps systemd makefs mtools dosfstools"
 long="mmdebstrap clang-tidy"
 bench="qemu-system-x86 fio iperf3 iproute2"

@@ -139,20 +139,23 @@ static int check_engine(const struct config *cfg)
 	return EXIT_ERROR;
 }
 
-static int check_bools(const struct config *cfg)
+static int check_values(const struct config *cfg)
 {
 	static const char *const keys[] = { "acpi_tables", "acpi_tables_in_memory",
-		"config.dump", "destroy_on_poweroff", "lpc.pc-testdev",
+		"config.dump", "destroy_on_poweroff", "gdb.wait", "lpc.pc-testdev",
 		"memory.guest_in_core",
 		"memory.wired", "rtc.use_localtime", "sandbox", "virtio_msix",
 		"x86.mptable", "x86.strictio", "x86.strictmsr", "x86.verbosemsr",
 		"x86.vmexit_on_hlt", "x86.vmexit_on_pause", "x86.x2apic" };
+	uint64_t port;
 	bool value;
 
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
 		if (config_get_bool(cfg, keys[i], false, &value) != 0)
 			return EXIT_ERROR;
 	}
+	if (config_get_num(cfg, "gdb.port", 0, 0, 65535, &port) != 0)
+		return EXIT_ERROR;
 	return OPTIONS_RUN;
 }
 
@@ -172,7 +175,6 @@ static int check_not_built(const struct config *cfg)
 		{ "tpm", "a TPM" },
 		{ "domains", "guest NUMA" },
 	};
-	uint64_t port;
 
 	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
 		const char *value = config_get(cfg, parts[i].key);
@@ -184,14 +186,6 @@ static int check_not_built(const struct config *cfg)
 			  "guest with "
 			  "grub-bhyve and leave the setting out",
 		    parts[i].key, parts[i].what);
-		return EXIT_ERROR;
-	}
-	if (config_get_num(cfg, "gdb.port", 0, 0, 65535, &port) != 0)
-		return EXIT_ERROR;
-	if (port != 0) {
-		log_error("-G: the GDB stub is not part of this version of bhyve; "
-			  "leave the "
-			  "option out");
 		return EXIT_ERROR;
 	}
 	return OPTIONS_RUN;
@@ -210,7 +204,7 @@ int options_check(struct config *cfg)
 	}
 	status = check_name(cfg);
 	if (status == OPTIONS_RUN)
-		status = check_bools(cfg);
+		status = check_values(cfg);
 	if (status == OPTIONS_RUN)
 		status = check_topology(cfg);
 	if (status == OPTIONS_RUN)

@@ -17,6 +17,7 @@
 
 #include "bhyve/console/com.h"
 #include "bhyve/control.h"
+#include "bhyve/gdb/server.h"
 #include "bhyve/options.h"
 #include "bhyve/pci/pci.h"
 #include "bhyve/sandbox.h"
@@ -41,6 +42,7 @@ struct vm {
 	struct com_ports *com;
 	struct testdev *testdev;
 	struct control *control;
+	struct gdb_server *gdb;
 	struct event *signals[6];
 	int testdev_status; /* for SUSPEND_TESTDEV */
 	int killed_by; /* the signal that ended the VM, 0: none */
@@ -238,12 +240,15 @@ static int build(struct vm *vm)
 	if (error == 0)
 		error = control_create(&vm->control, vm->m, vm->name);
 	if (error == 0)
+		error = gdb_server_create(&vm->gdb, vm->m);
+	if (error == 0)
 		error = watch_signals(vm);
 	return error;
 }
 
 static void take_down(struct vm *vm)
 {
+	gdb_server_destroy(vm->gdb);
 	control_destroy(vm->control);
 	testdev_destroy(vm->testdev);
 	com_destroy(vm->com);

@@ -4,8 +4,6 @@
  */
 #include <errno.h>
 #include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -15,6 +13,7 @@
 #include "lib/event.h"
 #include "lib/log.h"
 #include "lib/size.h"
+#include "lib/tcp.h"
 
 #define PREFIX "tcp="
 
@@ -56,44 +55,19 @@ static void tcp_lost(struct chardev *c, bool reading)
 		close(fd);
 }
 
-/* The client has gone, but its end was not read yet: the next may come at once. */
-static bool has_gone(int fd)
-{
-	char byte;
-
-	return fd >= 0 && recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
-}
-
 static void on_connect(void *arg, uint32_t events)
 {
 	struct chardev *c = arg;
-	int one = 1;
-	int fd = accept4(c->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	int fd = tcp_accept(c->listen_fd);
 
 	(void)events;
 	if (fd < 0)
 		return;
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	if (has_gone(c->rfd))
+	/* The next may come at once. */
+	if (tcp_has_gone(c->rfd))
 		tcp_lost(c, true);
 	if (c->rfd >= 0 || chardev_set_fds(c, fd, fd) != 0)
 		close(fd);
-}
-
-static int listen_on(const struct addrinfo *ai)
-{
-	int one = 1, error;
-	int fd =
-	    socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-
-	if (fd < 0)
-		return -errno;
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (bind(fd, ai->ai_addr, ai->ai_addrlen) == 0 && listen(fd, 1) == 0)
-		return fd;
-	error = errno;
-	close(fd);
-	return -error;
 }
 
 static int tcp_open(struct chardev *c, const char *spec, const char *option)
@@ -116,7 +90,7 @@ static int tcp_open(struct chardev *c, const char *spec, const char *option)
 		    option, spec);
 		return -EINVAL;
 	}
-	fd = listen_on(ai);
+	fd = tcp_listen(ai);
 	freeaddrinfo(ai);
 	if (fd < 0) {
 		log_error(

@@ -18,7 +18,7 @@
 #include "cpu/soft/mmu.h"
 #include "cpu/soft/smp.h"
 
-#define HASH_BITS  15
+#define HASH_BITS  17
 #define PAGE_BITS  12
 #define FRONT_BITS 13
 #define CACHE_MAX  (128 * MiB) /* decoded blocks of one vCPU */

@@ -118,7 +118,9 @@ int mmu_create(struct soft_cpu *cpu)
 {
 	struct mmu *m = calloc(1, sizeof(*m));
 
-	if (!m || !(m->context[0] = context_new())) {
+	if (!m || !(m->context[0] = context_new()) ||
+	    !(m->wrote = calloc(1, (cpu->mem->span >> 15) + 1))) {
+		free(m ? m->context[0] : NULL);
 		free(m);
 		return -ENOMEM;
 	}
@@ -134,6 +136,7 @@ void mmu_destroy(struct soft_cpu *cpu)
 		return;
 	for (unsigned i = 0; i < cpu->mmu->count; i++)
 		free(cpu->mmu->context[i]);
+	free(cpu->mmu->wrote);
 	free(cpu->mmu);
 	cpu->mmu = NULL;
 	cpu->tlb = NULL;
@@ -240,8 +243,13 @@ void mmu_drop_write(struct soft_cpu *cpu, uint64_t gpa)
 {
 	struct mmu *m = cpu->mmu;
 
+	bool wrote = m->wrote[gpa >> 15] & 1u << (gpa >> 12 & 7);
+
 	if (cpu->jit)
-		jit_drop_write(cpu, gpa);
+		jit_drop_write(cpu, gpa, wrote);
+	if (!wrote)
+		return;
+	m->wrote[gpa >> 15] &= ~(1u << (gpa >> 12 & 7));
 	for (unsigned i = 0; i < m->count * LOGS; i++) {
 		struct context *c = m->context[i / LOGS];
 		const struct tlb_log *l = &c->log[i % LOGS];
@@ -304,6 +312,8 @@ static struct tlb_entry *entry_set(
 			   !atomic_load(&cpu->mem->code[gpa >> 12])
 		       ? page
 		       : TLB_INVALID;
+	if (e->tag_w != TLB_INVALID)
+		cpu->mmu->wrote[gpa >> 15] |= 1u << (gpa >> 12 & 7);
 	return e;
 }
 

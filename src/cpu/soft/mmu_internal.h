@@ -29,6 +29,7 @@ struct mmu {
 	struct context *current;
 	uint64_t clock;
 	bool watching; /* a data breakpoint is armed */
+	uint8_t *wrote; /* a bit a page: some entry may have a tag_w for it */
 };
 
 /*

@@ -69,6 +69,11 @@ static int map_code(struct jit *j)
 	return mprotect(j->code_rx, CODE_SIZE, PROT_READ | PROT_EXEC) < 0 ? -errno : 0;
 }
 
+static size_t large_wrote_size(const struct jit *j)
+{
+	return (j->cpu->mem->span >> LARGE_SHIFT) + 1;
+}
+
 static int map_arrays(struct jit *j)
 {
 	size_t stride = JIT_PAIRS + JIT_GUARD;
@@ -80,6 +85,7 @@ static int map_arrays(struct jit *j)
 	j->pcs = anon(JIT_PCS * sizeof(*j->pcs), 0);
 	j->by_page = anon(2 * BY_PAGE * sizeof(*j->by_page), 0);
 	j->table = anon(JIT_KEYS * JIT_TABLE * sizeof(*j->table), MAP_32BIT);
+	j->large_wrote = anon(large_wrote_size(j), 0);
 	j->pairs = mmap(NULL, JIT_KEYS * stride + JIT_GUARD, PROT_NONE,
 	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (j->pairs == MAP_FAILED)
@@ -91,10 +97,9 @@ static int map_arrays(struct jit *j)
 		if (!j->filled[i].v || !j->toks[i & 1].v)
 			return -ENOMEM;
 	}
-	j->sticky.v = anon(STICKY_MAX * sizeof(uint32_t), 0);
 	j->tr = anon(translate_scratch(), 0);
-	if (!j->tr || !j->sticky.v || !j->tokens || !j->sites || !j->trans || !j->edges || !j->pcs || !j->by_page ||
-	    !j->table || !j->pairs)
+	if (!j->tr || !j->tokens || !j->sites || !j->trans || !j->edges || !j->pcs ||
+	    !j->by_page || !j->table || !j->large_wrote || !j->pairs)
 		return -ENOMEM;
 	for (unsigned i = 0; i < JIT_KEYS; i++) {
 		uint8_t *low = j->pairs + i * stride + JIT_GUARD;
@@ -156,12 +161,12 @@ void cache_destroy(struct jit *j)
 {
 	unmap(j->code_rw, CODE_SIZE);
 	unmap(j->tr, translate_scratch());
-	unmap(j->sticky.v, STICKY_MAX * sizeof(uint32_t));
 	unmap(j->tokens, JIT_TOKENS * sizeof(*j->tokens));
 	unmap(j->sites, JIT_SITES * sizeof(*j->sites));
 	unmap(j->trans, JIT_TRANS * sizeof(*j->trans));
 	unmap(j->edges, JIT_EDGES * sizeof(*j->edges));
 	unmap(j->pcs, JIT_PCS * sizeof(*j->pcs));
+	unmap(j->large_wrote, large_wrote_size(j));
 	unmap(j->by_page, 2 * BY_PAGE * sizeof(*j->by_page));
 	unmap(j->table, JIT_KEYS * JIT_TABLE * sizeof(*j->table));
 	unmap(j->pairs, JIT_KEYS * (JIT_PAIRS + JIT_GUARD) + JIT_GUARD);
@@ -201,7 +206,6 @@ void cache_flush(struct jit *j)
 	j->nsites = SITE_FAULT + 1;
 	j->ntrans = j->nedges = j->npcs = j->ntokens = j->nicalls = 0;
 	j->linking = EDGE_NONE;
-	j->sticky.n = 0;
 	for (unsigned k = 0; k < j->nkeys; k++) {
 		for (unsigned i = 0; i < JIT_TABLE; i++)
 			j->table[k * JIT_TABLE + i] = j->stub_dispatch;
@@ -306,7 +310,6 @@ void jit_tlb_flush(struct soft_cpu *cpu, bool globals)
 
 	j->epoch++;
 	range_drop_all(j);
-	poly_flush(j);
 	large_flush(j, globals);
 	for (unsigned which = 0; which < (globals ? 2 : 1); which++) {
 		flush_slots(j, which);
@@ -322,7 +325,10 @@ static uint64_t slot_host(const struct slot *s)
 	return s->delta + (s->flags & SLOT_ABS ? 0 : s->start);
 }
 
-/* Empties the slots of a list whose bytes (addresses, or host's) meet a page. */
+/*
+ * Empties the slots of a list whose bytes (addresses, or host's) meet a page; or, of a
+ * large page, what else is around it.
+ */
 static void drop_slots(struct jit *j, unsigned which, uint64_t page, bool host)
 {
 	struct list *l = &j->filled[which];
@@ -332,7 +338,7 @@ static void drop_slots(struct jit *j, unsigned which, uint64_t page, bool host)
 		uint64_t start = host ? slot_host(s) : s->start;
 
 		if (page - start < s->limit + s->size || start - page < 4096 ||
-		    (!host && s->level > 12 && (start ^ page) >> s->level == 0))
+		    (s->level > 12 && (start ^ page) >> (host ? LARGE_SHIFT : s->level) == 0))
 			s->limit = 0;
 		if (s->limit) {
 			i++;
@@ -350,7 +356,6 @@ void jit_tlb_flush_page(struct soft_cpu *cpu, uint64_t lin)
 
 	j->epoch++;
 	range_drop_all(j);
-	poly_flush(j);
 	for (unsigned i = 0; i < LARGE_COUNT; i++)
 		if ((j->large[i].tag ^ lin) >> j->large[i].level == 0)
 			j->large[i].tag = 0;
@@ -367,20 +372,28 @@ void jit_tlb_flush_page(struct soft_cpu *cpu, uint64_t lin)
 				token_drop(j, j->toks[w].v[i]);
 }
 
-void jit_drop_write(struct soft_cpu *cpu, uint64_t gpa)
+/*
+ * Slots that write come from entries of the software TLB that do (mmu.c knows of
+ * those), and from stretches of large pages. Of the latter all within 2 MiB go, so
+ * that the next page there need not look for them again.
+ */
+void jit_drop_write(struct soft_cpu *cpu, uint64_t gpa, bool wrote)
 {
 	struct jit *j = cpu->jit;
 	uint64_t host = (uint64_t)(uintptr_t)cpu->mem->base + (gpa & MMU_PAGE_MASK);
+	uint8_t *large = &j->large_wrote[gpa >> LARGE_SHIFT];
 
 	j->epoch++;
+	if (!wrote && !*large)
+		return;
 	range_drop_all(j);
-	poly_flush(j);
 	for (unsigned i = 0; i < LARGE_COUNT; i++)
-		if (j->large[i].tag & 1 &&
-		    host - (j->large[i].start + j->large[i].delta) < j->large[i].len)
+		if (j->large[i].tag & 1 && ((j->large[i].start + j->large[i].delta) ^ host)
+		    >> LARGE_SHIFT == 0)
 			j->large[i].tag = 0;
 	for (unsigned w = LIST_WRITE; w < 4; w++)
 		drop_slots(j, w, host, true);
+	*large = 0;
 }
 
 /*
@@ -391,13 +404,6 @@ void jit_drop_write(struct soft_cpu *cpu, uint64_t gpa)
  */
 
 #define JUMP_LEN 5 /* e9 rel32 */
-
-void code_patch(struct jit *j, uint8_t *rel32, const uint8_t *to)
-{
-	int32_t rel = (int32_t)(to - (rel32 + j->hot.x + 4));
-
-	__atomic_store_n((int32_t *)(void *)rel32, rel, __ATOMIC_RELAXED);
-}
 
 static void edge_patch(struct jit *j, struct edge *e, const uint8_t *to)
 {

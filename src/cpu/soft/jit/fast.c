@@ -43,8 +43,10 @@ static const struct large *large_note(struct jit *j, const struct tlb_entry *e,
 
 	if (!memory_is_ram(mem, lo, 2 * MiB))
 		return NULL;
-	if (write)
+	if (write) {
 		code_free(mem, e->gpa, &lo, &hi);
+		j->large_wrote[lo >> LARGE_SHIFT] = 1;
+	}
 	*l = (struct large){ .tag = tag, .start = page - (e->gpa - lo), .len = hi - lo,
 		.delta = e->delta, .level = e->level, .global = e->global != 0 };
 	return l;
@@ -80,19 +82,27 @@ static void widen(const struct soft_cpu *cpu, const struct tlb_entry *e, unsigne
 	}
 }
 
-static void list_slot(struct jit *j, uint32_t site, bool global)
+static void list_one(struct jit *j, uint32_t site, unsigned which)
 {
 	struct slot *s = &j->slots[site];
-	unsigned which = (global ? LIST_GLOBAL : 0) | (s->kind == 'w' ? LIST_WRITE : 0);
-
-	if (s->flags & SLOT_STICKY)
-		return;
-	j->low_globals |= global && !(s->start >> 63);
 
 	if (s->listed & 1u << which)
 		return;
 	s->listed |= 1u << which;
 	j->filled[which].v[j->filled[which].n++] = site;
+}
+
+static void list_slot(struct jit *j, uint32_t site, uint8_t level, bool global)
+{
+	struct slot *s = &j->slots[site];
+	unsigned w = s->kind == 'w' ? LIST_WRITE : 0;
+
+	j->low_globals |= global && !(s->start >> 63);
+	s->level = level;
+	if (global || s->flags & SLOT_STICKY)
+		list_one(j, site, w | LIST_GLOBAL);
+	if (!global || s->flags & SLOT_STICKY)
+		list_one(j, site, w);
 }
 
 static bool slot_set(struct jit *j, uint32_t site, uint64_t addr, uint64_t start,
@@ -124,8 +134,8 @@ void range_drop_all(struct jit *j)
 }
 
 /* For the stub: whoever misses on this page the next time. */
-static void range_note(struct jit *j, const struct slot *s, uint64_t addr, uint64_t start,
-    uint64_t len, uint64_t delta, bool global)
+static void range_note(struct jit *j, const struct slot *s, uint8_t level, uint64_t addr,
+    uint64_t start, uint64_t len, uint64_t delta, bool global)
 {
 	uint32_t what = s->kind | (uint32_t)s->idx << 8;
 	uint64_t page = addr >> 12;
@@ -136,7 +146,7 @@ static void range_note(struct jit *j, const struct slot *s, uint64_t addr, uint6
 		return;
 	j->range[(page ^ what) % RANGE_COUNT] = (struct range){
 		.tag = page << 28 | j->range_gen | what, .start = start, .delta = delta,
-		.len = (uint32_t)len, .level = s->level, .list = 1u << which };
+		.len = (uint32_t)len, .level = level, .list = 1u << which };
 }
 
 /* 32-bit code goes on at 0, whatever the tables have beyond 4 GiB. */
@@ -173,18 +183,19 @@ bool jit_slot_fill(struct jit *j, uint32_t site, uint64_t addr)
 			len = cut(s, start, len);
 			if (!slot_set(j, site, addr, start, len, e->delta))
 				return false;
-			s->level = e->level;
-			list_slot(j, site, e->global != 0);
-			range_note(j, s, addr, start, len, e->delta, e->global != 0);
+			list_slot(j, site, e->level, e->global != 0);
+			range_note(j, s, e->level, addr, start, len, e->delta, e->global != 0);
 			return true;
 		}
 	}
+	/* Look-ups find pieces that only the interpreter puts into the TLB. */
+	if (s->flags & SLOT_STICKY && !(j->stats.slot_misses & 7))
+		return false;
 	len = cut(s, l->start, l->len);
 	if (!slot_set(j, site, addr, l->start, len, l->delta))
 		return false;
-	s->level = l->level;
-	list_slot(j, site, l->global);
-	range_note(j, s, addr, l->start, len, l->delta, l->global);
+	list_slot(j, site, l->level, l->global);
+	range_note(j, s, l->level, addr, l->start, len, l->delta, l->global);
 	return true;
 }
 
@@ -224,9 +235,11 @@ void jit_miss(struct jit *j, uint32_t site, uint64_t addr)
 	j->stats.slot_misses++;
 	j->miss_site = site;
 	j->miss_addr = addr;
-	if (at->refills && jit_slot_fill(j, site, addr))
+	if (!at->refills)
+		poly_count(j, site);
+	if (jit_slot_fill(j, site, addr))
 		to = j->code_rx + at->t->pc[at->insn];
-	else if (at->refills && (plain = without_group(j, site)))
+	else if ((plain = without_group(j, site)))
 		to = plain;
 	j->miss_to = (uint64_t)(uintptr_t)to;
 }

@@ -268,23 +268,6 @@ const uint8_t *jit_h_interp(struct jit *j, uint32_t site, uint64_t unused)
 }
 
 /*
- * Whether no group could serve t so often that something is to be done about it. Runs
- * of the plain translation are counted by the fast helper.
- */
-static bool too_often(struct trans *t)
-{
-	uint64_t now, took;
-
-	if (t->crossings < CROSSINGS && ++t->crossings < CROSSINGS)
-		return false;
-	now = jit_now_ns();
-	took = now - t->crossed_ns;
-	t->crossed_ns = now;
-	t->crossings = 0;
-	return took < (t->plain ? CROSSINGS_PLAIN_NS : CROSSINGS_NS);
-}
-
-/*
  * A check for several accesses failed. When its span cannot be had at all - the stack
  * crosses a page just here, at this depth of a recursion - a second translation
  * without groups does the rest of the block; when that is what mostly happens, the
@@ -293,22 +276,32 @@ static bool too_often(struct trans *t)
 static const uint8_t *group_slow(struct jit *j, uint32_t site, uint64_t addr)
 {
 	struct trans *t = j->sites[site].t;
-	uint64_t flushes = j->stats.flushes, epoch = j->epoch;
+	uint64_t flushes = j->stats.flushes, epoch = j->epoch, now;
 	const uint8_t *to;
+	bool often;
 
 	j->stats.group_misses++;
 	to = interpret_rest(j, &j->sites[site]);
 	if (j->stats.flushes != flushes || t->dead || jit_slot_fill(j, site, addr))
 		return to;
-	if (!too_often(t))
-		return to;
+	if (t->crossings < CROSSINGS)
+		t->crossings++;
 	if (!t->plain) {
 		/* What is looked at beyond the block must be what t saw. */
-		if (to && j->epoch == epoch && j->keyid == t->keyid && !j->lock &&
-		    cache_room(j))
+		if (t->crossings >= CROSSINGS_FEW && to && j->epoch == epoch &&
+		    j->keyid == t->keyid && !j->lock && cache_room(j))
 			t->plain = translate(j, t->b, t->rip, t->keyid, true);
 		return to;
 	}
+	if (t->crossings < CROSSINGS)
+		return to;
+	/* Those of the fast helper are counted, too. */
+	now = jit_now_ns();
+	often = now - t->crossed_ns < CROSSINGS_NS;
+	t->crossed_ns = now;
+	t->crossings = 0;
+	if (!often)
+		return to;
 	ungroup_set(j, t->b);
 	j->stats.ungrouped++;
 	trans_kill(j, t);
@@ -329,8 +322,6 @@ const uint8_t *jit_h_slow(struct jit *j, uint32_t site, uint64_t addr)
 
 	j->stats.slot_slow++;
 	j->cpu->rip = site_rip(s);
-	if (!s->refills)
-		poly_count(j, site);
 	if (j->slots[site].flags & SLOT_GROUP)
 		return group_slow(j, site, addr);
 	to = interpret(j, s);

@@ -74,7 +74,10 @@ void jit_code_changed(struct soft_cpu *cpu, uint64_t gpa, uint64_t len);
 /* The software TLB dropped: everything / what is not global / one page. */
 void jit_tlb_flush(struct soft_cpu *cpu, bool globals);
 void jit_tlb_flush_page(struct soft_cpu *cpu, uint64_t lin);
-/* The page at gpa holds code from now on: no slot may write it. */
-void jit_drop_write(struct soft_cpu *cpu, uint64_t gpa);
+/*
+ * The page at gpa holds code from now on: no slot may write it. wrote: there may have
+ * been a TLB entry that did.
+ */
+void jit_drop_write(struct soft_cpu *cpu, uint64_t gpa, bool wrote);
 
 void jit_stats(struct soft_cpu *cpu, engine_stat_fn *fn, void *arg);

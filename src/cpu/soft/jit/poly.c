@@ -5,13 +5,19 @@
  * It leaves all registers but T1 as they are: T0 may hold what is to be pushed, or
  * whom a call calls.
  *
- * The slots of such sites are "sticky": never in the lists by kind, but in one of their
- * own, all of which every flush empties. Now and then a look-up goes the long way, in
- * case the page has neighbours that continue it.
+ * The slots of such sites are "sticky": they are in the lists of global and of other
+ * slots before a look-up fills them, for it does not look which it found. What empties
+ * a list takes them out, and the next look-up goes the long way, as it also does now
+ * and then in case the page has neighbours that continue it.
+ *
+ * Compiled for integer registers only, as the fast helpers are.
  */
 #include "cpu/soft/jit/priv.h"
 
 _Static_assert(sizeof(struct tlb_entry) == 64, "indexed by shifting");
+
+/* A look-up does not tell the size of the page: larger than any. */
+#define LEVEL_UNKNOWN 39
 
 static size_t tag_at(const struct slot *s)
 {
@@ -57,8 +63,22 @@ static void find(struct jit *j, struct emit *e, const struct slot *s, const uint
 	emit_here(e, hit);
 }
 
+/* To miss when the slot is not in both of its lists. */
+static void check_listed(struct emit *e, const struct slot *s, const uint8_t *miss)
+{
+	unsigned w = s->kind == 'w' ? LIST_WRITE : 0;
+
+	for (unsigned which = 0; which <= LIST_GLOBAL; which += LIST_GLOBAL) {
+		emit_m(e, 0, 0xf6, 0, emem_at(&s->listed), 1);	/* test byte */
+		emit8(e, (uint8_t)(1u << (which | w)));
+		emit_jcc(e, CC_E, miss);
+	}
+}
+
 static void finish(struct emit *e, struct slot *s, const uint8_t *back)
 {
+	emit_m(e, 0, 0xc6, 0, emem_at(&s->level), 1);	/* mov byte */
+	emit8(e, LEVEL_UNKNOWN);
 	emit_m(e, 1, 0xc7, 0, emem_at(&s->limit), 4);	/* mov */
 	emit32(e, 4096 - s->size + 1);
 	emit_jmp(e, back);
@@ -76,6 +96,7 @@ static void emit_lookup(struct jit *j, struct emit *e, uint32_t site, const uint
 	}
 	emit_m(e, 0, 0x80, 5, emem_at(&s->tries), 1), emit8(e, 1); /* sub byte */
 	emit_jcc(e, CC_E, miss);
+	check_listed(e, s, miss);
 	find(j, e, s, miss);
 	if (at->base == SITE_T0) {
 		xor_tag(e, s);
@@ -97,6 +118,7 @@ void poly_lookup(struct jit *j, struct emit *e, uint32_t site, struct emem addr,
 	emit_m(e, 0, 0xf6, 0, emem_at((uint8_t *)s + SLOT_FLAGS_AT), 1); /* test */
 	emit8(e, SLOT_STICKY);
 	emit_jcc(e, CC_E, miss);
+	check_listed(e, s, miss);
 	emit_store(e, emem_at(&j->save[4]), H_T0);
 	emit_lea(e, H_T0, addr);
 	find(j, e, s, miss);
@@ -114,13 +136,12 @@ static void make(struct jit *j, uint32_t site)
 	int32_t old;
 
 	if (!at->jae || s->idx & IDX_LOW || s->flags & (SLOT_ABS | SLOT_STICKY) ||
-	    j->sticky.n == STICKY_MAX || e->end - e->p < ENTRY_MAX)
+	    e->end - e->p < ENTRY_MAX)
 		return;
 	memcpy(&old, rel, 4);
 	emit_lookup(j, e, site, rel + j->hot.x + 4 + old, rel + j->hot.x + 4);
 	code_patch(j, rel, start);
 	s->flags |= SLOT_STICKY;
-	j->sticky.v[j->sticky.n++] = site;
 	j->stats.sticky++;
 }
 
@@ -128,16 +149,10 @@ static void make(struct jit *j, uint32_t site)
 void poly_count(struct jit *j, uint32_t site)
 {
 	struct site *at = &j->sites[site];
-	uint32_t now = (uint32_t)(jit_now_ns() / 1000);
+	uint32_t now = (uint32_t)(__builtin_ia32_rdtsc() >> 10);
 
-	if (now - at->since <= SITE_BUSY_US)
+	if (now - at->since <= SITE_BUSY)
 		make(j, site);
 	at->since = now;
 	at->refills = SITE_REFILLS;
-}
-
-void poly_flush(struct jit *j)
-{
-	for (uint32_t i = 0; i < j->sticky.n; i++)
-		j->slots[j->sticky.v[i]].limit = 0;
 }

@@ -75,6 +75,7 @@ struct large {
 	uint8_t level, global;
 };
 #define LARGE_COUNT 256u
+#define LARGE_SHIFT 21u
 
 /*
  * What slots were filled with lately, by page and kind of access: lets the stub refill
@@ -109,7 +110,7 @@ struct site {
 	uint32_t retry;		/* where the instruction begins, from code_rx */
 	uint32_t jae;		/* the check's rel32, from code_rw; 0: none */
 	int32_t disp;		/* the address, if base is not SITE_T0 */
-	uint32_t since;		/* when counting refills began, in microseconds */
+	uint32_t since;		/* when counting refills began, in 1024 host cycles */
 	uint8_t base;		/* host register */
 	uint16_t off;		/* of the instruction from the block's first */
 };
@@ -117,15 +118,12 @@ _Static_assert(sizeof(struct site) == 32, "the stub indexes by shifting");
 #define SITE_SHIFT   5
 #define SITE_T0	     0xffu	/* the address is in T0 */
 #define SITE_REFILLS 32
-#define SITE_BUSY_US 64		/* they took no longer: worth a look-up of its own */
-/*
- * So many crossings are worth a second translation, when they took less than that; and
- * the loss of the first one.
- */
-#define CROSSINGS	   64u
-#define CROSSINGS_NS	   UINT64_C(1280000)
-#define CROSSINGS_PLAIN_NS UINT64_C(25000)
-#define STICKY_MAX   1024u
+#define SITE_BUSY    192	/* they took no longer: worth a look-up of its own */
+/* So many crossings are worth a second translation. */
+#define CROSSINGS_FEW 16u
+/* So many within that time are worth the loss of the first one. */
+#define CROSSINGS     64u
+#define CROSSINGS_NS  UINT64_C(25000)
 
 /* A direct jump: where its rel32 is and what it shows when it is not linked. */
 struct edge {
@@ -254,10 +252,10 @@ struct jit {
 	uint32_t npcs;
 	struct trans **by_page;	/* hashes of first and second physical pages */
 	struct large large[LARGE_COUNT];
+	uint8_t *large_wrote;	/* by 2 MiB of memory: some large[] or slot may write there */
 	struct range range[RANGE_COUNT];
 	struct list filled[4];	/* slots with limit != 0, by LIST_ bits */
 	bool low_globals;	/* a global page in the lower half was seen */
-	struct list sticky;	/* sites */
 	struct list toks[2];	/* valid tokens, likewise */
 	struct tr *tr;		/* the translation in the making */
 	uint8_t ungroup[8192];	/* hash of blocks to be translated without groups */
@@ -302,7 +300,13 @@ void token_drop(struct jit *j, uint32_t tok);
 void trans_kill(struct jit *j, struct trans *t);
 void edge_link(struct jit *j, struct edge *e, struct trans *to);
 void edge_unlink(struct jit *j, struct edge *e);
-void code_patch(struct jit *j, uint8_t *rel32, const uint8_t *to);
+/* Code memory is written where it does not run. */
+static inline void code_patch(const struct jit *j, uint8_t *rel32, const uint8_t *to)
+{
+	int32_t rel = (int32_t)(to - (rel32 + j->hot.x + 4));
+
+	__atomic_store_n((int32_t *)(void *)rel32, rel, __ATOMIC_RELAXED);
+}
 /* Whether `to` follows the edge being linked; then it takes the place of its jump. */
 bool edge_inline(struct jit *j, const struct trans *to);
 
@@ -340,9 +344,8 @@ const uint8_t *jit_h_exact(struct jit *j, uint32_t site, uint64_t unused);
 void jit_fpu_save(struct jit *j);
 uint64_t jit_now_ns(void);
 
-/* poly.c */
+/* poly.c: integer registers only. */
 void poly_count(struct jit *j, uint32_t site);
-void poly_flush(struct jit *j);
 /*
  * If the site has a look-up: fills its slot for the address and goes to hit, with T0
  * as it was; else to miss.

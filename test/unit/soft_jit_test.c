@@ -218,6 +218,25 @@ static void test_push_and_call_begin_anew(void **state)
 	twice(call, sizeof(call), CODE + sizeof(call));
 }
 
+/* What a NOP or a prefetch names is not accessed, so it need not be there. */
+static void test_operands_of_nops(void **state)
+{
+	/* nop [rax + rax]; nop [rax + rax + 8]; prefetchw [rax]; prefetchw [rax + 8]; hlt */
+	static const uint8_t code[] = { 0x0f, 0x1f, 0x44, 0, 0, 0x0f, 0x1f, 0x44, 0, 8,
+		0x0f, 0x0d, 0x08, 0x0f, 0x0d, 0x48, 8, 0xf4 };
+
+	(void)state;
+	fixture_code(&f, CODE, code, sizeof(code));
+	for (int i = 0; i < 4; i++) {
+		f.cpu->halted = false;
+		f.cpu->rip = CODE;
+		f.cpu->gpr[GPR_RAX] = 0x4000000000000000;
+		assert_int_equal(engine_soft.run(f.vcpu[0]), ENGINE_HALT);
+	}
+	assert_true(f.cpu->jit->stats.translations > 0);
+	assert_int_equal(f.cpu->jit->stats.slot_misses, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -232,6 +251,7 @@ int main(void)
 		    test_returns_without_calls, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 		    test_push_and_call_begin_anew, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_operands_of_nops, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

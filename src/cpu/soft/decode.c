@@ -91,6 +91,16 @@ static bool sib_without_base(const ZydisDecodedInstruction *zi)
 	       zi->raw.sib.base == 5;
 }
 
+/* Its memory operand is never accessed. */
+static bool address_only(
+    const ZydisDecodedInstruction *zi, const ZydisDecodedOperandMem *m)
+{
+	return m->type == ZYDIS_MEMOP_TYPE_AGEN ||
+	       zi->meta.category == ZYDIS_CATEGORY_NOP ||
+	       zi->meta.category == ZYDIS_CATEGORY_WIDENOP ||
+	       zi->meta.category == ZYDIS_CATEGORY_PREFETCH;
+}
+
 static void decode_memory(struct insn *in, const ZydisDecodedInstruction *zi,
     const ZydisDecodedOperandMem *m)
 {
@@ -108,7 +118,7 @@ static void decode_memory(struct insn *in, const ZydisDecodedInstruction *zi,
 	else if (in->mode == MODE_64 && in->addrsize == 8 && in->seg != SEG_FS &&
 		 in->seg != SEG_GS)
 		in->flags |= INSN_FLAT;
-	if (m->type == ZYDIS_MEMOP_TYPE_AGEN)
+	if (address_only(zi, m))
 		in->flags |= INSN_NOSEG;
 }
 

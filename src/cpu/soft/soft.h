@@ -177,7 +177,7 @@ struct operand {
 #define INSN_STORES	0x0010u /* may write memory */
 #define INSN_LOADS	0x0020u
 #define INSN_RIPREL	0x0040u /* disp is relative to the next instruction */
-#define INSN_NOSEG	0x0080u /* memory operand is an address only (LEA, NOP) */
+#define INSN_NOSEG	0x0080u /* memory operand is an address only (LEA, NOP, PREFETCH) */
 #define INSN_BRANCH	0x0100u /* direct or indirect near branch, call, ret */
 #define INSN_FLAT	0x0200u /* 64-bit, no FS/GS, not RIPREL: no base to add */
 

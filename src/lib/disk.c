@@ -240,6 +240,7 @@ static void finish(struct disk *d, struct disk_io *io, int error)
 
 	io_put(d, io);
 	d->inflight--;
+	disk_try_count(d, req, -1);
 	req->done(req, error);
 }
 
@@ -358,8 +359,7 @@ static void fail_later(struct disk *d, struct disk_req *req, int error)
 	event_set_timer(d->timer, 1);
 }
 
-/* 0 or the errno the request must end with. */
-static int check(const struct disk *d, const struct disk_req *req)
+int disk_check(const struct disk *d, const struct disk_req *req)
 {
 	if (req->op == DISK_FLUSH)
 		return 0;
@@ -382,7 +382,7 @@ static int check(const struct disk *d, const struct disk_req *req)
 
 void disk_submit(struct disk *d, struct disk_req *req)
 {
-	int error = check(d, req);
+	int error = disk_check(d, req);
 	struct disk_io *io = error == 0 ? io_get(d) : NULL;
 
 	if (error == 0 && io == NULL)
@@ -398,6 +398,7 @@ void disk_submit(struct disk *d, struct disk_req *req)
 		return;
 	}
 	d->inflight++;
+	disk_try_count(d, req, 1);
 	d->engine->queue(d->state, io);
 	if (d->plugged == 0)
 		d->engine->kick(d->state);
@@ -478,12 +479,14 @@ int disk_open(struct disk **disk, struct event_loop *loop, const struct config *
 	*disk = NULL;
 	if (d == NULL)
 		return -ENOMEM;
-	d->fd = -1;
+	d->fd = d->try.vmstat = -1;
 	d->loop = loop;
 	d->failed_tail = &d->failed;
 	error = disk_open_image(d, cfg, node, cdrom);
 	if (error == 0)
 		error = start_engine(d, cfg);
+	if (error == 0)
+		error = disk_try_start(d);
 	if (error != 0) {
 		disk_close(d);
 		return error;
@@ -502,6 +505,7 @@ void disk_close(struct disk *d)
 		disk_drain(d);
 	event_del(d->event);
 	event_del(d->timer);
+	disk_try_stop(d);
 	if (d->state != NULL)
 		d->engine->stop(d->state);
 	while (d->free != NULL) {

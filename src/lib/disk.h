@@ -76,6 +76,13 @@ const char *disk_path(const struct disk *disk);
 void disk_submit(struct disk *disk, struct disk_req *req);
 
 /*
+ * Carries out a request that the host can do without waiting, as far as one can know:
+ * a small one served by the page cache. True: it is done, without an error; done() is
+ * not called. False: it is to be submitted.
+ */
+bool disk_try(struct disk *disk, struct disk_req *req);
+
+/*
  * Between the two, requests are only collected: one system call starts them all.
  * Nests.
  */

@@ -45,6 +45,17 @@ struct disk_engine {
 
 extern const struct disk_engine disk_engine_uring, disk_engine_threads;
 
+/* disk_try.c: when a write may be tried. */
+struct disk_try {
+	bool allowed;	/* the image is where writes end in the page cache */
+	int vmstat;	/* of the host */
+	struct event *timer;
+	uint64_t fresh_until; /* of what was read there; ns */
+	uint64_t pause_until; /* a write took long */
+	uint64_t credit;      /* bytes the host takes without holding writers up */
+	unsigned heavy;       /* requests under way that may keep the file locked */
+};
+
 struct disk {
 	int fd;
 	char *path;
@@ -64,10 +75,17 @@ struct disk {
 	void (*batch_end)(void *arg);
 	void *batch_arg;
 	uint8_t *zeros;
+	struct disk_try try;
 };
 
 /* disk_open.c: opens, checks and locks the image; fills d. 0 or -errno (logged). */
 int disk_open_image(
     struct disk *d, const struct config *cfg, const char *node, bool cdrom);
+/* disk_try.c. 0 or -ENOMEM. A request that an engine holds begins (1) or ends (-1). */
+int disk_try_start(struct disk *d);
+void disk_try_stop(struct disk *d);
+void disk_try_count(struct disk *d, const struct disk_req *req, int step);
+/* disk.c: 0 or the errno the request must end with. */
+int disk_check(const struct disk *d, const struct disk_req *req);
 /* From an engine's reap(). */
 void disk_step_done(struct disk *d, struct disk_io *io, int64_t result);

@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #include "lib/config.h"
-#include "lib/disk.h"
+#include "lib/disk_int.h"
 #include "lib/event.h"
 #include "lib/log.h"
 #include "lib/util.h"
@@ -467,6 +467,136 @@ static void test_drain_huge(void **state)
 	}
 }
 
+static bool try(struct disk *d, enum disk_op op, uint64_t off, void *buf, uint64_t len)
+{
+	struct iovec iov = { buf, len };
+	struct disk_req req = { .op = op,
+		.off = off,
+		.len = len,
+		.iov = &iov,
+		.niov = 1,
+		.done = done };
+	bool tried = disk_try(d, &req);
+
+	assert_int_equal(ended, 0);
+	return tried;
+}
+
+/* As if the host had just told that it has room for so many bytes. */
+static void fresh(struct disk *d, uint64_t credit)
+{
+	d->try.allowed = true;
+	d->try.fresh_until = event_now_ns() + UINT64_C(60000000000);
+	d->try.credit = credit;
+	d->try.pause_until = 0;
+}
+
+static void test_try_read(void **state)
+{
+	static char buf[MiB] __attribute__((aligned(4096)));
+	struct disk *d = open_ok();
+	struct iovec iov = { buf, 4096 };
+
+	(void)state;
+	ended = 0;
+	memset(buf, 0x5a, sizeof(buf));
+	assert_int_equal(pwrite(d->fd, buf, 8192, 4096), 8192);
+	/* What the file system cannot do is not to be promised. */
+	if (preadv2(d->fd, &iov, 1, 4096, RWF_NOWAIT) == 4096) {
+		memset(buf, 0, 4096);
+		assert_true(try(d, DISK_READ, 4096, buf, 4096));
+		assert_int_equal(buf[0] & buf[4095], 0x5a);
+		assert_true(try(d, DISK_READ, 4608, buf, 512));
+	}
+	assert_false(try(d, DISK_READ, 4097, buf, 512));
+	assert_false(try(d, DISK_READ, MiB, buf, 4096));
+	assert_false(try(d, DISK_READ, MiB - 512, buf, 4096));
+	assert_false(try(d, DISK_FLUSH, 0, buf, 0));
+	assert_false(try(d, DISK_DISCARD, 0, NULL, 0));
+	/* The image has shrunk: the engine is to find out. */
+	assert_int_equal(truncate(image, 6144), 0);
+	assert_false(try(d, DISK_READ, 4096, buf, 4096));
+	disk_close(d);
+}
+
+static void test_try_write(void **state)
+{
+	static char buf[MiB] __attribute__((aligned(4096))), back[4096];
+	struct disk_req flush = { .op = DISK_FLUSH, .done = done };
+	struct rlimit old, small;
+	struct disk *d = open_ok();
+
+	(void)state;
+	ended = 0;
+	memset(buf, 0x77, sizeof(buf));
+	fresh(d, 8192);
+	assert_true(try(d, DISK_WRITE, 4096, buf, 4096));
+	assert_int_equal(pread(d->fd, back, 4096, 4096), 4096);
+	assert_memory_equal(back, buf, 4096);
+	assert_int_equal(d->try.credit, 4096);
+	/* Parts of pages, much at once, more than the host has room for. */
+	assert_false(try(d, DISK_WRITE, 512, buf, 4096));
+	assert_false(try(d, DISK_WRITE, 4096, buf, 512));
+	assert_false(try(d, DISK_WRITE, 0, buf, MiB));
+	assert_false(try(d, DISK_WRITE, 0, buf, 8192));
+	assert_true(try(d, DISK_WRITE, 8192, buf, 4096));
+	assert_false(try(d, DISK_WRITE, 8192, buf, 4096));
+	/* After one that had to wait. */
+	fresh(d, MiB);
+	d->try.pause_until = d->try.fresh_until;
+	assert_false(try(d, DISK_WRITE, 0, buf, 4096));
+	/* While a flush is under way. */
+	fresh(d, MiB);
+	disk_submit(d, &flush);
+	assert_false(try(d, DISK_WRITE, 0, buf, 4096));
+	disk_drain(d);
+	ended = 0;
+	assert_true(try(d, DISK_WRITE, 0, buf, 4096));
+	/* Errors are the engine's to tell. */
+	signal(SIGXFSZ, SIG_IGN);
+	getrlimit(RLIMIT_FSIZE, &old);
+	small = old;
+	small.rlim_cur = 65536;
+	setrlimit(RLIMIT_FSIZE, &small);
+	bool beyond = try(d, DISK_WRITE, 65536, buf, 4096),
+	     half = try(d, DISK_WRITE, 65536 - 4096, buf, 8192);
+	setrlimit(RLIMIT_FSIZE, &old);
+	assert_false(beyond);
+	assert_false(half);
+	/* What the host told is old: asked for anew, in the event loop. */
+	fresh(d, MiB);
+	d->try.fresh_until = 0;
+	assert_false(try(d, DISK_WRITE, 0, buf, 4096));
+	event_loop_poll(loop, 1000);
+	assert_true(d->try.fresh_until > event_now_ns() - UINT64_C(10000000000));
+	disk_close(d);
+}
+
+/* Who asked for the disk itself, or may not write, gets no shortcut. */
+static void test_try_options(void **state)
+{
+	static const char *const key[] = { "d.sync", "d.ro", "d.nocache" };
+	static char buf[65536] __attribute__((aligned(4096)));
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_SIZE(key); i++) {
+		struct disk *d;
+
+		config_set(cfg, key[i], "true");
+		config_set(cfg, "d.sectorsize", "4096");
+		/* A file system may know no nocache. */
+		if (disk_open(&d, loop, cfg, "d", false) == 0) {
+			ended = 0;
+			assert_false(d->try.allowed);
+			assert_false(try(d, DISK_WRITE, 0, buf, 4096));
+			if (d->direct)
+				assert_false(try(d, DISK_READ, 0, buf, 4096));
+			disk_close(d);
+		}
+		config_unset(cfg, key[i]);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -480,6 +610,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_short_write, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_many, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_drain_huge, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_try_read, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_try_write, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_try_options, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "virtio_driver.h"
@@ -236,6 +237,35 @@ static void test_file_limit(void **state)
 	assert_int_equal(status, 1);
 	assert_int_equal(split, 1);
 	assert_int_equal(request(e, 1, 2048, 4096, false), 0);
+	stop(e);
+}
+
+/* What the host has in memory is there, and told, when the kick has returned. */
+static void test_cached(void **state)
+{
+	struct env *e = start("");
+	uint8_t page[4096], *data = fake_ram(&e->f, DATA);
+	struct iovec iov = { page, sizeof(page) };
+
+	(void)state;
+	memset(page, 0x3c, sizeof(page));
+	assert_int_equal(pwrite(e->fd, page, 4096, 4096), 4096);
+	if (preadv2(e->fd, &iov, 1, 4096, RWF_NOWAIT) != 4096) {
+		stop(e);
+		skip();
+	}
+	assert_true(vd_start_legacy(&e->d, &e->f, 3, 0));
+	header(e, 0, 8);
+	vd_desc(&e->d, 0, HDR, 16, VD_NEXT, 1);
+	vd_desc(&e->d, 1, DATA, 4096, VD_NEXT | VD_WRITE, 2);
+	vd_desc(&e->d, 2, STATUS, 1, VD_WRITE, 0);
+	vd_offer(&e->d, 0);
+	vd_kick(&e->d);
+	assert_int_equal(e->d.used16[1], 1);
+	assert_int_equal(used_len(e), 4097);
+	assert_int_equal(*(uint8_t *)fake_ram(&e->f, STATUS), 0);
+	assert_memory_equal(data, page, 4096);
+	assert_true(e->f.gsi[16]);
 	stop(e);
 }
 
@@ -651,6 +681,7 @@ int main(void)
 		cmocka_unit_test(test_readonly),
 		cmocka_unit_test(test_file_limit),
 		cmocka_unit_test(test_batch),
+		cmocka_unit_test(test_cached),
 		cmocka_unit_test(test_reset_in_flight),
 		cmocka_unit_test(test_hostile_modern),
 		cmocka_unit_test(test_hostile_legacy),

@@ -152,7 +152,10 @@ static void submit(
 		.niov = r->disk.niov,
 		.done = disk_done,
 	};
-	disk_submit(r->blk->disk, &r->disk);
+	if (disk_try(r->blk->disk, &r->disk))
+		disk_done(&r->disk, 0);
+	else
+		disk_submit(r->blk->disk, &r->disk);
 }
 
 /* Drops n bytes at the start of a vector. */

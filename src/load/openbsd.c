@@ -21,6 +21,7 @@
 #define API_VERSION   0xeu /* vector, environment, memory map */
 #define PT_RANDOMIZE  0x65a3dbe6u
 #define RANDOM_MAX    (1u << 20)
+#define RB_GOODRANDOM 0x10000u /* howto: the random data is worth its name */
 #define BOOTARG_MAP   0u
 #define BOOTARG_CONS  5u
 #define BOOTARG_END   UINT32_MAX
@@ -144,8 +145,8 @@ static void put_console(struct args *a, const struct kernel *k)
 	end(a, start);
 }
 
-static int add_arguments(const struct kernel *k, struct plan *p, uint32_t dev,
-    uint32_t entry, struct load_error *e)
+static int add_arguments(const struct kernel *k, struct plan *p, uint32_t howto,
+    uint32_t dev, uint32_t entry, struct load_error *e)
 {
 	struct args a = { plan_alloc(p, ARGS_MAX, e), 0 };
 	uint32_t *stack = plan_alloc(p, STACK_WORDS * 4, e);
@@ -155,7 +156,7 @@ static int add_arguments(const struct kernel *k, struct plan *p, uint32_t dev,
 	put_map(&a, p);
 	put_console(&a, k);
 	end(&a, begin(&a, BOOTARG_END));
-	const uint32_t words[STACK_WORDS] = { entry, k->howto, dev, API_VERSION, 0,
+	const uint32_t words[STACK_WORDS] = { entry, howto, dev, API_VERSION, 0,
 		(uint32_t)((p->low - MiB) / KiB), (uint32_t)(PLAN_LOW_END / KiB),
 		(uint32_t)a.len, (uint32_t)ARGS_ADDR };
 	memcpy(stack, words, sizeof(words));
@@ -189,9 +190,9 @@ static int put_ramdisk(const struct elf_image *f, uint8_t *image,
 	return 0;
 }
 
-/* Bytes that the kernel's canaries start from. */
-static int put_random(
-    const struct elf_image *f, uint8_t *image, struct load_error *e)
+/* Bytes that the kernel's canaries and its generator start from. */
+static int put_random(const struct elf_image *f, uint8_t *image, uint32_t *howto,
+    struct load_error *e)
 {
 	for (unsigned i = 0; i < f->segments; i++) {
 		const struct elf_segment *s = &f->segment[i];
@@ -208,6 +209,8 @@ static int put_random(
 				return load_fail(e, "no random numbers");
 			at += n > 0 ? (uint64_t)n : 0;
 		}
+		if (s->filesz > 0)
+			*howto |= RB_GOODRANDOM;
 	}
 	return 0;
 }
@@ -216,7 +219,7 @@ static int plan(const struct kernel *k, struct plan *p, struct load_error *e)
 {
 	const struct kernel_file *disk = kernel_ramdisk(k);
 	struct elf_image f;
-	uint32_t dev;
+	uint32_t dev, howto = k->howto;
 
 	int err = elf_parse(&f, k->file[0].data, k->file[0].len, e);
 	if (err == 0)
@@ -229,12 +232,12 @@ static int plan(const struct kernel *k, struct plan *p, struct load_error *e)
 	/* The segments first: those of hostile files are refused before. */
 	err = elf_plan(&f, KERNEL_MASK, p, e);
 	if (err == 0)
-		err = put_random(&f, image, e);
+		err = put_random(&f, image, &howto, e);
 	if (err == 0 && disk != NULL)
 		err = put_ramdisk(&f, image, disk, e);
 	uint32_t entry = (uint32_t)(f.entry & KERNEL_MASK);
 	if (err == 0)
-		err = add_arguments(k, p, dev, entry, e);
+		err = add_arguments(k, p, howto, dev, entry, e);
 	p->state.rip = entry;
 	p->state.gpr[GPR_RSP] = p->state.gpr[GPR_RBP] = STACK_ADDR;
 	return err;

@@ -185,14 +185,17 @@ def test_openbsd(flow: Flow):
 
 
 def test_openbsd_random(flow: Flow):
-    """The segment for the kernel's canaries is filled, each time anew."""
+    """The segment for the kernel's canaries is filled, each time anew, and it is told so."""
     image = Image()
     at = image.symbols["rd_root_image"]
     offset = 4096 + at - BASE
     files = {"bsd": image.elf(extra=[(0x65A3DBE6, offset, at, 256, 256)])}
-    sums = {boot(flow, files, "kopenbsd -h com0 /bsd").regs["rd_root_sum"] for _ in range(2)}
+    boots = [boot(flow, files, "kopenbsd -h com0 /bsd") for _ in range(2)]
+    sums = {h.regs["rd_root_sum"] for h in boots}
     plain = media.fnv(b"\x01" + bytes(12287))
     assert len(sums) == 2 and plain not in sums, sums
+    check_openbsd(boots[0], 0x12000, 0xA0000000,
+                  struct.pack("<IIQIIII", 8 << 8, 9600, 0x3F8, 0, 0, 0, 0))
 
 
 def netbsd_record(kind, data):

@@ -178,15 +178,22 @@ static bool find_symbol(const struct elf_image *f, const struct elf_section *tab
 	return false;
 }
 
+bool elf_symbol_table(
+    const struct elf_image *f, struct elf_section *table, struct elf_section *names)
+{
+	for (unsigned i = 0; i < f->sections; i++)
+		if (elf_section(f, i, table) && table->type == SHT_SYMTAB &&
+		    elf_section(f, table->link, names) && names->type == SHT_STRTAB)
+			return true;
+	return false;
+}
+
 bool elf_symbol(const struct elf_image *f, const char *name, uint64_t *value)
 {
 	struct elf_section table, names;
 
-	for (unsigned i = 0; i < f->sections; i++)
-		if (elf_section(f, i, &table) && table.type == SHT_SYMTAB &&
-		    elf_section(f, table.link, &names) && names.type == SHT_STRTAB)
-			return find_symbol(f, &table, &names, name, value);
-	return false;
+	return elf_symbol_table(f, &table, &names) &&
+	       find_symbol(f, &table, &names, name, value);
 }
 
 bool elf_offset(

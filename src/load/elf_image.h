@@ -47,6 +47,10 @@ int elf_plan(
     const struct elf_image *f, uint64_t mask, struct plan *p, struct load_error *e);
 /* Where the n-th section lies; false: its header is not in the file. */
 bool elf_section(const struct elf_image *f, unsigned n, struct elf_section *s);
+/* The symbol table and its names. False: there is none, or they are not in the file.
+ */
+bool elf_symbol_table(
+    const struct elf_image *f, struct elf_section *table, struct elf_section *names);
 /* Value of a symbol of the symbol table. False: it has none of that name. */
 bool elf_symbol(const struct elf_image *f, const char *name, uint64_t *value);
 /*

@@ -2,6 +2,7 @@
  * NetBSD kernels for i386 and amd64, as NetBSD's boot(8) starts them: 32-bit entry,
  * seven words on the stack, a table of records (NetBSD's x86/include/bootinfo.h).
  */
+#include <elf.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 #define RECORDS_AT       (4 + 4 * RECORDS_MAX)
 #define BTINFO_ROOT      1u
 #define BTINFO_CONSOLE   6u
+#define BTINFO_SYMTAB    8u
 #define BTINFO_MEMMAP    9u
 #define BTINFO_MODULES   10u
 #define NAME_LEN         16u
@@ -114,6 +116,81 @@ static void add_map(struct info *i, const struct plan *p)
 	}
 }
 
+/* Headers for a symbol table and its names, which follow them; how many bytes. */
+static size_t symbol_headers(const struct elf_image *f, uint64_t table_len,
+    uint64_t names_len, uint8_t *out)
+{
+	const uint64_t len32 = sizeof(Elf32_Ehdr) + 3 * sizeof(Elf32_Shdr);
+	const uint64_t len64 = sizeof(Elf64_Ehdr) + 3 * sizeof(Elf64_Shdr);
+	const struct {
+		Elf32_Ehdr head;
+		Elf32_Shdr section[3];
+	} h32 = {
+		.head = { .e_type = ET_EXEC, .e_machine = EM_386,
+		    .e_version = EV_CURRENT, .e_shoff = sizeof(Elf32_Ehdr),
+		    .e_ehsize = sizeof(Elf32_Ehdr),
+		    .e_shentsize = sizeof(Elf32_Shdr), .e_shnum = 3 },
+		.section[1] = { .sh_type = SHT_SYMTAB, .sh_link = 2,
+		    .sh_offset = (uint32_t)len32, .sh_size = (uint32_t)table_len,
+		    .sh_entsize = sizeof(Elf32_Sym) },
+		.section[2] = { .sh_type = SHT_STRTAB,
+		    .sh_offset = (uint32_t)(len32 + table_len),
+		    .sh_size = (uint32_t)names_len },
+	};
+	const struct {
+		Elf64_Ehdr head;
+		Elf64_Shdr section[3];
+	} h64 = {
+		.head = { .e_type = ET_EXEC, .e_machine = EM_X86_64,
+		    .e_version = EV_CURRENT, .e_shoff = sizeof(Elf64_Ehdr),
+		    .e_ehsize = sizeof(Elf64_Ehdr),
+		    .e_shentsize = sizeof(Elf64_Shdr), .e_shnum = 3 },
+		.section[1] = { .sh_type = SHT_SYMTAB, .sh_link = 2,
+		    .sh_offset = len64, .sh_size = table_len,
+		    .sh_entsize = sizeof(Elf64_Sym) },
+		.section[2] = { .sh_type = SHT_STRTAB,
+		    .sh_offset = len64 + table_len, .sh_size = names_len },
+	};
+
+	if (out != NULL) {
+		memcpy(out, f->is64 ? (const void *)&h64 : &h32,
+		    f->is64 ? len64 : len32);
+		memcpy(out, f->data, EI_NIDENT);
+	}
+	return f->is64 ? len64 : len32;
+}
+
+/*
+ * The kernel's symbols, in the form of an ELF file with nothing else in it, behind
+ * the kernel: it links its modules with them. *end: where they end.
+ */
+static int add_symbols(struct info *i, const struct elf_image *f, struct plan *p,
+    uint32_t *end, struct load_error *e)
+{
+	struct elf_section table, names;
+	uint64_t at;
+
+	if (!elf_symbol_table(f, &table, &names))
+		return 0;
+	size_t heads = symbol_headers(f, table.size, names.size, NULL);
+	/* Both lie in the file, so their sum is no larger than twice that. */
+	size_t len = ROUND_UP(
+	    heads + (size_t)table.size + (size_t)names.size, sizeof(uint64_t));
+	uint8_t *r = record(i, BTINFO_SYMTAB, 12);
+	uint8_t *image = r == NULL ? NULL : plan_alloc(p, len, e);
+	if (image == NULL)
+		return -EINVAL;
+	symbol_headers(f, table.size, names.size, image);
+	memcpy(image + heads, f->data + table.offset, table.size);
+	memcpy(image + heads + table.size, f->data + names.offset, names.size);
+	int err = plan_append(p, "the kernel's symbols", image, len, &at, e);
+	*end = (uint32_t)(at + len);
+	put32(r, 1);
+	put32(r + 4, (uint32_t)at);
+	put32(r + 8, *end);
+	return err;
+}
+
 static int add_modules(
     struct info *i, const struct kernel *k, struct plan *p, struct load_error *e)
 {
@@ -140,13 +217,13 @@ static int add_modules(
 	return err;
 }
 
-static int add_stack(
-    const struct kernel *k, struct plan *p, uint32_t entry, struct load_error *e)
+static int add_stack(const struct kernel *k, struct plan *p, uint32_t entry,
+    uint32_t symbols_end, struct load_error *e)
 {
 	uint32_t *stack = plan_alloc(p, STACK_WORDS * 4, e);
-	/* No symbols: the end of the kernel itself counts. */
+	/* Without symbols (0) the end of the kernel itself counts. */
 	const uint32_t words[STACK_WORDS] = { entry, k->howto, 0,
-		(uint32_t)INFO_ADDR, 0, (uint32_t)((p->low - MiB) / KiB),
+		(uint32_t)INFO_ADDR, symbols_end, (uint32_t)((p->low - MiB) / KiB),
 		(uint32_t)(PLAN_LOW_END / KiB) };
 
 	if (stack == NULL)
@@ -160,6 +237,7 @@ static int plan(const struct kernel *k, struct plan *p, struct load_error *e)
 {
 	struct elf_image f;
 	struct info i = { plan_alloc(p, INFO_MAX, e), RECORDS_AT, 0, false };
+	uint32_t symbols_end = 0;
 
 	if (i.buf == NULL)
 		return -EINVAL;
@@ -171,7 +249,9 @@ static int plan(const struct kernel *k, struct plan *p, struct load_error *e)
 	add_console(&i, k);
 	add_root(&i, k);
 	add_map(&i, p);
-	err = add_modules(&i, k, p, e);
+	err = add_symbols(&i, &f, p, &symbols_end, e);
+	if (err == 0)
+		err = add_modules(&i, k, p, e);
 	if (err == 0 && i.full)
 		err = load_fail(e,
 		    "too many modules: NetBSD keeps %u bytes of boot information",
@@ -181,7 +261,7 @@ static int plan(const struct kernel *k, struct plan *p, struct load_error *e)
 		    p, "the boot information", INFO_ADDR, i.len, i.buf, i.len, e);
 	uint32_t entry = (uint32_t)(f.entry & KERNEL_MASK);
 	if (err == 0)
-		err = add_stack(k, p, entry, e);
+		err = add_stack(k, p, entry, symbols_end, e);
 	p->state.rip = entry;
 	p->state.gpr[GPR_RSP] = p->state.gpr[GPR_RBP] = STACK_ADDR;
 	return err;

@@ -202,6 +202,24 @@ def netbsd_record(kind, data):
     return struct.pack("<II", 8 + len(data), kind) + data
 
 
+def netbsd_symbols(image, wide, high):
+    """An ELF file of nothing but the kernel's symbols."""
+    kernel = image.elf(wide, high)
+    shoff = struct.unpack_from("<Q", kernel, 40)[0] if wide else \
+        struct.unpack_from("<I", kernel, 32)[0]
+    form, size, head = ("<IIQQQQIIQQ", 64, 64) if wide else ("<10I", 40, 52)
+    sections = [struct.unpack_from(form, kernel, shoff + size * i) for i in (1, 2)]
+    parts = [kernel[s[4]:s[4] + s[5]] for s in sections]
+    at = head + 3 * size
+    out = kernel[:16] + struct.pack("<HHIQQQIHHHHHH" if wide else "<HHIIIIIHHHHHH", 2,
+                                    62 if wide else 3, 1, 0, 0, head, 0, head, 0, 0, size, 3, 0)
+    out += bytes(size)
+    out += struct.pack(form, 0, 2, 0, 0, at, len(parts[0]), 2, 0, 0, 24 if wide else 16)
+    out += struct.pack(form, 0, 3, 0, 0, at + len(parts[0]), len(parts[1]), 0, 0, 0, 0)
+    out += parts[0] + parts[1]
+    return out + bytes(-len(out) % 8)
+
+
 def test_netbsd(flow: Flow):
     image = Image()
     mod, fs = os.urandom(5000), os.urandom(4096)
@@ -217,12 +235,16 @@ def test_netbsd(flow: Flow):
         esp = 0x80000 - 28
         h.check_processor(esp=esp, ebp=esp, eax=0, ebx=0)
         end = BASE + image.memsz
-        at = [end + -end % 4096]
+        symbols = netbsd_symbols(image, kernel == "netbsd64",
+                                 0xC0000000 if kernel == "netbsd" else 0xFFFFFFFF80000000)
+        symat = end + -end % 4096
+        at = [symat + len(symbols) + -len(symbols) % 4096]
         at.append(at[0] + 8192)
         records = [netbsd_record(6, console[0].ljust(16, b"\0") + struct.pack("<II", *console[1:]))]
         if root:
             records.append(netbsd_record(1, root.ljust(16, b"\0")))
         records.append(netbsd_record(9, struct.pack("<I", 2) + smap(e + (1,) for e in MAP)))
+        records.append(netbsd_record(8, struct.pack("<III", 1, symat, symat + len(symbols))))
         modules = b"/m.kmod".ljust(80, b"\0") + struct.pack("<III", 1, len(mod), at[0])
         modules += b"/fs".ljust(80, b"\0") + struct.pack("<III", 4, len(fs), at[1])
         records.append(netbsd_record(10, struct.pack("<II", 2, at[1] + len(fs)) + modules))
@@ -231,8 +253,10 @@ def test_netbsd(flow: Flow):
             table += struct.pack("<I", place)
             place += len(r)
         info = table.ljust(36, b"\0") + b"".join(records)
-        stack = struct.pack("<7I", image.entry, howto, 0, 0x20000, 0, 0x3F00000 >> 10, 640)
+        stack = struct.pack("<7I", image.entry, howto, 0, 0x20000, symat + len(symbols),
+                            0x3F00000 >> 10, 640)
         h.check_nothing_else((0x20000, info), (esp, stack))
+        h.check_file(symat, symbols)
         h.check_file(at[0], mod)
         h.check_file(at[1], fs)
 

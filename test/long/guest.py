@@ -32,6 +32,7 @@ for m in $(cat /lib/modules/order); do insmod "/lib/modules/$m"; done
 """
 TO_ROOT = """until [ -b /dev/vda ] && [ -b /dev/vdb ]; do sleep 0.1; done
 mount -t ext4 -o rw /dev/vda /mnt
+ifconfig lo 127.0.0.1 up
 mount -o move /dev /mnt/dev
 umount /proc
 exec switch_root /mnt /sbin/work-init"""

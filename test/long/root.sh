@@ -1,13 +1,15 @@
 #!/bin/bash
 # Makes the guest of the long tests: a Debian 12 root file system with compilers,
 # interpreters and their own tests, as a folder (for the native half) and as an ext4
-# image with Debian's cloud kernel and an initramfs beside it. Needs no root; everything
-# stays in the cache until the list of packages or this file changes.
+# image. Needs no root; everything stays in the cache until the list of packages or this
+# file changes.
 #
 # usage: root.sh DIR
 #
 # In DIR: root/ (owned by the users of a namespace unless made by root), root.img.
-# The image's init mounts /dev/vdb at /work and runs /work/init.
+# The image's init mounts /dev/vdb at /work and runs /work/init. Perl's own tests, which no
+# package holds, come from its source and run with the installed Perl: /opt/perl/t, beside
+# a lib/ of links, for they know of no other place.
 set -euo pipefail
 
 [ $# -eq 1 ] || { echo "usage: root.sh DIR" >&2; exit 64; }
@@ -33,6 +35,27 @@ PATH=$PATH:/usr/sbin:/sbin
 printf 'long tests: making a Debian root file system in %s\n' "$out" >&2
 # Owned by the namespace's users, so only they can remove it.
 [ ! -e "$out/root" ] || "${inside[@]}" rm -rf "$out/root"
+cat >"$out/perl" <<'SCRIPT'
+# In mmdebstrap's namespace, outside of the new root. Not every mirror of the updates has
+# their sources.
+set -eu
+apt=$1/etc/apt/sources.list.d/source.list
+sed -n 's/^deb \(.* bookworm main\)$/deb-src \1/p' "$1/etc/apt/sources.list" >"$apt"
+export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
+apt-get -qq update
+mkdir -p "$1/opt/perl/lib"
+cd "$1/opt/perl"
+apt-get -qq source --download-only perl
+tar -xf perl_*.orig.tar.xz --strip-components=1 --wildcards '*/t' '*/regen' '*/MANIFEST'
+rm -f perl_* "$apt"
+dirs=$(chroot "$1" perl -e 'print join " ", grep m{^/usr/(lib|share)/}, reverse @INC')
+for d in $dirs; do
+	[ ! -d "$1$d" ] || chroot "$1" cp -rsf "$d/." /opt/perl/lib/
+done
+ln -s /usr/bin/perl "$1/opt/perl/perl"
+ln -s /usr/bin/perl "$1/opt/perl/t/perl"
+SCRIPT
+
 mkdir -p "$out/root"
 [ "$mode" = root ] || chmod 777 "$out" "$out/root"
 
@@ -61,8 +84,10 @@ mmdebstrap --quiet --mode=$mode --variant=minbase --include="$packages" \
 	--dpkgopt=path-exclude=/usr/share/locale/* \
 	--customize-hook="copy-in '$out/init' /sbin" \
 	--customize-hook='mv "$1/sbin/init" "$1/sbin/work-init"; mkdir -p "$1/work"' \
+	--customize-hook='echo "127.0.0.1 localhost" >"$1/etc/hosts"' \
+	--customize-hook="sh '$out/perl' \"\$1\"" \
 	$suite "$out/root"
-rm -f "$out/init" "$out/root.img"
+rm -f "$out/init" "$out/perl" "$out/root.img"
 truncate -s 2G "$out/root.img"
 [ "$mode" = root ] || chmod 666 "$out/root.img"
 "${inside[@]}" mke2fs -q -F -t ext4 -O ^has_journal -d "$out/root" "$out/root.img"

@@ -7,10 +7,11 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 from guest import (TO_ROOT, WORK, Flow, HERE, bad_lines, boot_cd, copy_sparse, root, run)
 
-ALL = "c,python,perl,openssl,sqlite,luajit,node,stress_cpu,stress_vm"
+ALL = "c,python,perl,perl_core,openssl,sqlite,luajit,node,stress_cpu,stress_vm"
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--work", default=ALL)
@@ -37,12 +38,16 @@ status, text, seconds = run(
 print(f"guest: exit status {status}, {seconds:.0f} s", flush=True)
 failed = 0
 guest = {}
-for m in re.finditer(r"^@@begin (\w+)\n(.*?)^@@end \1 (\d+)$", text, re.M | re.S):
+took = {}
+for m in re.finditer(r"^@@begin (\w+)\n(.*?)^@@end \1 (\d+) (\d+)$", text, re.M | re.S):
     guest[m[1]] = m[2].rstrip("\n") + "\nstatus " + m[3]
+    took[m[1]] = m[4] + " s"
 for name in names:
+    began = time.monotonic()
     p = subprocess.run([os.path.join(HERE, "native.sh"), os.path.join(cache, "root"), WORK, name],
                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     native = p.stdout.decode("latin-1").rstrip("\n") + f"\nstatus {p.returncode}"
+    times = f"guest {took.get(name, 'never ended')}, native {time.monotonic() - began:.0f} s"
     got = guest.get(name, "(nothing)")
     if args.keep:
         os.makedirs(args.keep, exist_ok=True)
@@ -50,10 +55,10 @@ for name in names:
             with open(os.path.join(args.keep, f"{name}.{kind}"), "w", encoding="latin-1") as f:
                 f.write(what)
     if got == native:
-        print(f"ok   {name}", flush=True)
+        print(f"ok   {name}: {times}", flush=True)
         continue
     failed += 1
-    print(f"FAIL {name}")
+    print(f"FAIL {name}: {times}")
     print("\n".join(difflib.unified_diff(native.split("\n"), got.split("\n"), "native", "guest",
                                          lineterm="", n=1)), flush=True)
 wrong = bad_lines(text)

@@ -16,7 +16,7 @@ struct form {
 	int reg, rm, vvvv, opc;
 	bool reg_w, rm_w, vvvv_w, opc_w;
 	bool high;		/* encodes AH CH DH BH: no REX may appear */
-	int high_reg;		/* the number of the one in ModRM.reg: 0-3 */
+	int high_reg;		/* the number of the one in ModRM.reg: 0-3, or NO_GPR */
 	bool fixed;		/* a GPR beside those encoded */
 	bool byte;		/* SPL BPL SIL DIL: a REX must appear */
 	bool fp;
@@ -227,7 +227,7 @@ static bool analyse(struct tr *c, struct form *f)
 	f->zo = c->z[c->i].zo;
 	if (!c->z[c->i].ok || !tr_may_copy(f->zi))
 		return false;
-	f->reg = f->rm = f->vvvv = f->opc = NO_GPR;
+	f->reg = f->rm = f->vvvv = f->opc = f->high_reg = NO_GPR;
 	f->reg_w = f->rm_w = f->vvvv_w = f->opc_w = false;
 	f->high = f->byte = f->agen = f->mem_w = f->fixed = false;
 	f->mem = NULL;
@@ -496,8 +496,8 @@ static bool high_with_memory(struct tr *c, struct form *f)
 	struct address a;
 	struct emem m;
 
-	if (f->fixed || f->zi->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
-	    !address_of(c, &a))
+	if (f->fixed || f->high_reg < 0 ||
+	    f->zi->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || !address_of(c, &a))
 		return false;
 	mem_check(c, &a, 1, f->mem_w ? 'w' : 'r', &m);
 	mem_settle(c, &m);

@@ -295,7 +295,7 @@ static bool same_fpu(const struct view *a, const struct view *b)
 	if (!xm && (f->fsw != g->fsw || f->ftw != g->ftw))
 		return false;
 	for (unsigned i = 0; i < 8 && !xm; i++)
-		if (memcmp(f->st[i], g->st[i], 10))
+		if (memcmp(f->st[i], g->st[i], 10) != 0)
 			return false;
 	return !memcmp(f->xmm, g->xmm, sizeof(f->xmm)) &&
 	    !memcmp(f->ymmh, g->ymmh, sizeof(f->ymmh));
@@ -304,7 +304,7 @@ static bool same_fpu(const struct view *a, const struct view *b)
 static bool same_memory(const struct lockstep *k)
 {
 	for (unsigned i = 0; i < k->nstores; i++)
-		if (memcmp(k->store[i].new, k->store[i].host, k->store[i].size))
+		if (memcmp(k->store[i].new, k->store[i].host, k->store[i].size) != 0)
 			return false;
 	return true;
 }
@@ -319,7 +319,7 @@ static const char *difference(const struct lockstep *k, uint64_t flags)
 		return "the exception";
 	if (a->rip != b->rip)
 		return "rip";
-	if (memcmp(a->gpr, b->gpr, sizeof(a->gpr)))
+	if (memcmp(a->gpr, b->gpr, sizeof(a->gpr)) != 0)
 		return "registers";
 	if ((a->rflags ^ b->rflags) & flags)
 		return "flags";

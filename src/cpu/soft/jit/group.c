@@ -127,7 +127,7 @@ static void accesses(struct tr *c, const struct track *k)
 	default:
 		break;
 	}
-	if (!mem_flat(in) || in->flags & INSN_NOSEG || in->base == REG_NONE)
+	if (tr_is_bit_string(in) || !mem_flat(in) || in->flags & INSN_NOSEG || in->base == REG_NONE)
 		return;
 	for (unsigned i = 0; i < in->nopnd; i++)
 		if (in->op[i].kind == OPND_MEM)
@@ -149,6 +149,11 @@ static uint32_t writes(const struct zinsn *z)
 	case ZYDIS_MNEMONIC_POP:
 	case ZYDIS_MNEMONIC_PUSH:
 	case ZYDIS_MNEMONIC_PUSHFQ:
+		break;
+	case ZYDIS_MNEMONIC_BT:
+	case ZYDIS_MNEMONIC_BTC:
+	case ZYDIS_MNEMONIC_BTR:
+	case ZYDIS_MNEMONIC_BTS:
 		break;
 	default:
 		if (!tr_may_copy(&z->zi))

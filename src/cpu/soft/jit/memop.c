@@ -210,8 +210,7 @@ static uint32_t check_base(struct tr *c, int base, int32_t disp, unsigned size, 
 	return site;
 }
 
-/* The address is in T0. m may be NULL, as above: the check alone. */
-static uint32_t check_t0(struct tr *c, unsigned size, char kind, struct emem *m)
+uint32_t mem_check_t0(struct tr *c, unsigned size, char kind, struct emem *m)
 {
 	struct emit *e = &c->j->hot, *cold = &c->j->cold;
 	uint32_t site = slot_new(c, size, kind, 0);
@@ -306,7 +305,7 @@ bool mem_check(struct tr *c, const struct address *a, unsigned size, char kind,
 		if (t0)
 			emit_address(c, a);
 		if (!g) {
-			*site = check_t0(c, size, kind, m);
+			*site = mem_check_t0(c, size, kind, m);
 		} else {
 			*site = g->site;
 			load_delta(c, g->site);
@@ -329,7 +328,7 @@ void mem_check_group(struct tr *c, struct group *g)
 			(uint64_t)(int64_t)disp };
 
 		emit_address(c, &a);
-		g->site = check_t0(c, g->hi - g->lo, g->kind, NULL);
+		g->site = mem_check_t0(c, g->hi - g->lo, g->kind, NULL);
 	}
 	c->j->slots[g->site].flags |= SLOT_GROUP;
 }

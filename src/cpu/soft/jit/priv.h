@@ -206,7 +206,7 @@ struct jit {
 	uint64_t rax;		/* while flags are held in AX */
 	uint64_t rounds;	/* to go, of loop.c */
 	uint64_t ptr_miss, ptr_slow, ptr_interp, ptr_link, ptr_dispatch, ptr_poll,
-	    ptr_fpu, ptr_icall, ptr_exact, ptr_gate;
+	    ptr_fpu, ptr_icall, ptr_exact, ptr_gate, ptr_string;
 	uint8_t fpu_loaded;
 	uint8_t pad[7];
 	uint32_t miss_site;
@@ -224,7 +224,7 @@ struct jit {
 
 	uint8_t *stub_enter, *stub_miss, *stub_slow, *stub_interp, *stub_link,
 	    *stub_dispatch, *stub_poll, *stub_under[JIT_KEYS], *stub_ret_miss[JIT_KEYS],
-	    *stub_fpu, *stub_icall, *stub_exact, *stub_gate;
+	    *stub_fpu, *stub_icall, *stub_exact, *stub_gate, *stub_string;
 
 	uint8_t *region;	/* reserved stretch */
 	size_t region_size;
@@ -370,6 +370,9 @@ void jit_narrow(struct soft_cpu *cpu);
 /* gate.c */
 /* What could go wrong is left to the interpreter. Sets j->miss_to. */
 void jit_gate(struct jit *j, uint32_t site, uint64_t unused);
+
+/* string.c */
+void jit_string(struct jit *j, uint32_t site, uint64_t unused);
 
 /* fast.c: integer registers only. Sets j->miss_to. */
 void range_drop_all(struct jit *j);

@@ -283,6 +283,7 @@ void stubs_make(struct jit *j)
 	j->ptr_icall = (uint64_t)(uintptr_t)jit_h_icall;
 	j->ptr_exact = (uint64_t)(uintptr_t)jit_h_exact;
 	j->ptr_gate = (uint64_t)(uintptr_t)jit_gate;
+	j->ptr_string = (uint64_t)(uintptr_t)jit_string;
 	j->ptr_fpu = (uint64_t)(uintptr_t)jit_fpu_load;
 	make_enter(j, e);
 	slow = make_slow(j, e, &j->ptr_slow);
@@ -295,6 +296,7 @@ void stubs_make(struct jit *j)
 	j->stub_exact = make_slow(j, e, &j->ptr_exact);
 	make_miss(j, e);
 	j->stub_gate = make_going(j, e, &j->ptr_gate);
+	j->stub_string = make_going(j, e, &j->ptr_string);
 	j->stub_fpu = make_fast(j, e, &j->ptr_fpu);
 	emit8(e, 0xc3);
 	for (unsigned k = 0; k < JIT_KEYS; k++) {

@@ -1,6 +1,7 @@
 /*
  * Hot system instructions that need no helper: at CPL 0 (a kernel's key means
- * exactly that) CLI, STI, SWAPGS, STAC, CLAC; anywhere RDTSC, RDTSCP, PUSHFQ, CLD, STD.
+ * exactly that) CLI, STI, SWAPGS, STAC, CLAC, reads of control registers; anywhere
+ * RDTSC, RDTSCP, PUSHFQ, CLD, STD, reads of segment registers, the bases of FS and GS.
  *
  * STI holds interrupts off for one instruction. When no interrupt waits nobody can
  * tell, so only intr_waiting sends it to the interpreter.
@@ -98,7 +99,6 @@ static bool swapgs(struct tr *c)
 static bool rdtsc(struct tr *c, bool aux)
 {
 	static const uint8_t read[] = {
-		0x0f, 0xae, 0xe8,			/* lfence */
 		0x0f, 0x31,				/* rdtsc */
 		0xc4, 0xe3, 0xfb, 0xf0, 0xd2, 0x20,	/* rorx rdx, rdx, 32 */
 		0x48, 0x8d, 0x04, 0x10,			/* lea rax, [rax + rdx] */
@@ -149,11 +149,102 @@ static bool pushfq(struct tr *c)
 	return true;
 }
 
+/* Where the instruction's register operand is to be made: T0 if it is in memory. */
+static int target(const struct tr *c)
+{
+	return spilled(c->in->op[0].reg) ? H_T0 : host_reg(c->in->op[0].reg);
+}
+
+static void target_put(struct tr *c)
+{
+	if (spilled(c->in->op[0].reg))
+		guest_put(c, c->in->op[0].reg, H_T0);
+}
+
+static bool read_selector(struct tr *c)
+{
+	struct emem m = emem_at(&c->j->cpu->seg[c->in->op[1].reg].sel);
+	struct emit *e = &c->j->hot;
+	int r = target(c);
+
+	if (c->in->op[1].reg > SEG_GS || c->in->opsize == 2)
+		return false;
+	if (r >= 8)
+		emit8(e, 0x44);
+	emit8(e, 0x0f), emit8(e, 0xb7);	/* movzx */
+	emit_modrm(e, r, &m, 0);
+	target_put(c);
+	return true;
+}
+
+static bool read_control(struct tr *c)
+{
+	const struct soft_cpu *cpu = c->j->cpu;
+	const uint64_t *cr[] = { &cpu->cr0, NULL, &cpu->cr2, &cpu->cr3, &cpu->cr4 };
+	unsigned n = c->in->op[1].reg;
+
+	if (n >= ARRAY_SIZE(cr) || !cr[n])
+		return false;
+	emit_load(&c->j->hot, target(c), emem_at(cr[n]));
+	target_put(c);
+	return true;
+}
+
+static bool move(struct tr *c, bool kernel)
+{
+	if (c->word != 8 || c->in->op[0].kind != OPND_GPR)
+		return false;
+	if (c->in->op[1].kind == OPND_SEG)
+		return read_selector(c);
+	return c->in->op[1].kind == OPND_CR && kernel && read_control(c);
+}
+
+/* RDFSBASE, RDGSBASE, WRFSBASE, WRGSBASE; the interpreter knows why not. */
+static bool base(struct tr *c, unsigned seg, bool write)
+{
+	struct soft_cpu *cpu = c->j->cpu;
+	struct emit *e = &c->j->hot, *cold = &c->j->cold;
+	const uint8_t *at = emit_pc(cold);
+	struct emem m = emem_at(&cpu->seg[seg].base);
+
+	if (c->word != 8 || c->in->opsize != 8 || c->live)
+		return false;
+	emit_const(cold, H_T1, site_new(c));
+	emit_jmp(cold, c->j->stub_interp);
+	emit_m(e, 0, 0xf6, 0, emem_at((const uint8_t *)&cpu->cr4 + 2), 1); /* test */
+	emit8(e, CR4_FSGSBASE >> 16);
+	emit_jcc(e, CC_E, at);
+	if (!write) {
+		emit_load(e, target(c), m);
+		target_put(c);
+		return true;
+	}
+	/* Canonical: the same when its upper 16 bits are made from bit 47. */
+	emit_mov(e, H_T0, guest_reg(c, c->in->op[0].reg, H_T0));
+	emit_mov(e, H_T1, H_T0);
+	emit_r(e, 1, 0xc1, 4, H_T1), emit8(e, 16); /* shl */
+	emit_r(e, 1, 0xc1, 7, H_T1), emit8(e, 16); /* sar */
+	emit_r(e, 1, 0x3b, H_T1, H_T0);
+	emit_jcc(e, CC_NE, at);
+	emit_store(e, m, H_T0);
+	return true;
+}
+
 bool tr_system(struct tr *c)
 {
 	bool kernel = key_idx(c->key) != MMU_USER;
 
 	switch (c->in->mnemonic) {
+	case ZYDIS_MNEMONIC_MOV:
+		return move(c, kernel);
+	case ZYDIS_MNEMONIC_RDFSBASE:
+		return base(c, SEG_FS, false);
+	case ZYDIS_MNEMONIC_RDGSBASE:
+		return base(c, SEG_GS, false);
+	case ZYDIS_MNEMONIC_WRFSBASE:
+		return base(c, SEG_FS, true);
+	case ZYDIS_MNEMONIC_WRGSBASE:
+		return base(c, SEG_GS, true);
 	case ZYDIS_MNEMONIC_CLI:
 		return kernel && cli(c);
 	case ZYDIS_MNEMONIC_STI:

@@ -59,7 +59,7 @@ struct tr {
 	uint32_t pinned[2];	/* there: sites whose deltas T0 and T1 hold; 0: none */
 	uint32_t t1_site;	/* T1 holds the delta of its slot, if hot.t1 is still t1 */
 	unsigned t1;
-	uint64_t handed;	/* instructions left to the interpreter, as bits */
+	uint64_t handed;	/* instructions that loops cannot copy, as bits */
 	unsigned ngroups, nmembers;
 	struct group group[GROUPS_MAX];
 	struct member member[2 * BLOCK_MAX];
@@ -104,6 +104,8 @@ uint32_t site_new(struct tr *c);
  */
 bool mem_check(struct tr *c, const struct address *a, unsigned size, char kind,
     struct emem *m);
+/* Checks the address in T0. m may be NULL: the check alone. */
+uint32_t mem_check_t0(struct tr *c, unsigned size, char kind, struct emem *m);
 /* Whether mem_check() will use T0. */
 bool mem_needs_t0(const struct tr *c, const struct address *a, unsigned size, char kind);
 /* The same for [RSP + disp]. */
@@ -167,6 +169,10 @@ void guest_put(struct tr *c, unsigned guest, int host);
 bool tr_push(struct tr *c);
 bool tr_pop(struct tr *c);
 bool tr_leave(struct tr *c);
+
+/* bit.c */
+bool tr_is_bit_string(const struct insn *in);
+bool tr_bit_string(struct tr *c);
 
 /* system.c */
 bool tr_system(struct tr *c);

@@ -26,6 +26,8 @@ bool tr_middle(struct tr *c)
 	case ZYDIS_MNEMONIC_LEAVE:
 		return tr_leave(c);
 	default:
+		if (tr_is_bit_string(c->in))
+			return tr_bit_string(c);
 		return c->z[c->i].copy ? tr_generic(c) : tr_compat(c);
 	}
 }
@@ -39,13 +41,41 @@ void tr_enter(struct tr *c)
 	c->live_after = c->live_at[c->i + 1];
 }
 
-static bool gate(struct tr *c)
+/* The helper that does the instruction with the guest's registers where they are. */
+static const uint8_t *in_place(const struct tr *c)
 {
-	if (c->j->lock || (c->in->mnemonic != ZYDIS_MNEMONIC_SYSCALL &&
-	    c->in->mnemonic != ZYDIS_MNEMONIC_SYSRET))
+	const struct insn *in = c->in;
+
+	switch (in->mnemonic) {
+	case ZYDIS_MNEMONIC_SYSCALL:
+	case ZYDIS_MNEMONIC_SYSRET:
+		return c->j->stub_gate;
+	case ZYDIS_MNEMONIC_MOVSB:
+	case ZYDIS_MNEMONIC_MOVSW:
+	case ZYDIS_MNEMONIC_MOVSD:
+	case ZYDIS_MNEMONIC_MOVSQ:
+	case ZYDIS_MNEMONIC_STOSB:
+	case ZYDIS_MNEMONIC_STOSW:
+	case ZYDIS_MNEMONIC_STOSD:
+	case ZYDIS_MNEMONIC_STOSQ:
+		return !in->nopnd && c->word == 8 && in->addrsize == 8 &&
+		    in->seg != SEG_FS && in->seg != SEG_GS ? c->j->stub_string : NULL;
+	default:
+		return NULL;
+	}
+}
+
+static bool hand_in_place(struct tr *c)
+{
+	const uint8_t *stub = in_place(c);
+
+	/* Lockstep compares what the interpreter did by itself. */
+	if (!stub || c->j->lock)
 		return false;
 	emit_const(&c->j->hot, H_T1, site_new(c));
-	emit_jmp(&c->j->hot, c->j->stub_gate);
+	emit_jmp(&c->j->hot, stub);
+	c->handed |= BIT64(c->i);
+	c->j->hot.t1++;
 	return true;
 }
 
@@ -55,6 +85,8 @@ static void one(struct tr *c)
 	c->site_of[c->i] = 0;
 	c->t->pc[c->i] = emit_pc(&c->j->hot) - c->j->code_rx;
 	group_checks(c);
+	if (hand_in_place(c))
+		return;
 	if (tr_system(c)) {
 		c->j->hot.t1++;
 		if (c->in->flags & INSN_END)
@@ -62,7 +94,7 @@ static void one(struct tr *c)
 		return;
 	}
 	if (c->in->flags & INSN_END) {
-		if (!gate(c) && (!(c->in->flags & INSN_BRANCH) || !tr_branch(c)))
+		if (!(c->in->flags & INSN_BRANCH) || !tr_branch(c))
 			tr_fallback(c), c->j->stats.fallbacks++;
 		return;
 	}

@@ -485,12 +485,11 @@ int disk_open(struct disk **disk, struct event_loop *loop, const struct config *
 	error = disk_open_image(d, cfg, node, cdrom);
 	if (error == 0)
 		error = start_engine(d, cfg);
-	if (error == 0)
-		error = disk_try_start(d);
 	if (error != 0) {
 		disk_close(d);
 		return error;
 	}
+	disk_try_start(d);
 	log_debug("%s: %s, %u-byte sectors, %llu MiB", d->path, d->engine->name,
 	    d->sector, (unsigned long long)(d->size / MiB));
 	*disk = d;

@@ -49,7 +49,6 @@ extern const struct disk_engine disk_engine_uring, disk_engine_threads;
 struct disk_try {
 	bool allowed;	/* the image is where writes end in the page cache */
 	int vmstat;	/* of the host */
-	struct event *timer;
 	uint64_t fresh_until; /* of what was read there; ns */
 	uint64_t pause_until; /* a write took long */
 	uint64_t credit;      /* bytes the host takes without holding writers up */
@@ -81,8 +80,8 @@ struct disk {
 /* disk_open.c: opens, checks and locks the image; fills d. 0 or -errno (logged). */
 int disk_open_image(
     struct disk *d, const struct config *cfg, const char *node, bool cdrom);
-/* disk_try.c. 0 or -ENOMEM. A request that an engine holds begins (1) or ends (-1). */
-int disk_try_start(struct disk *d);
+/* disk_try.c. A request that an engine holds begins (1) or ends (-1). */
+void disk_try_start(struct disk *d);
 void disk_try_stop(struct disk *d);
 void disk_try_count(struct disk *d, const struct disk_req *req, int step);
 /* disk.c: 0 or the errno the request must end with. */

@@ -7,10 +7,9 @@
  * not every file system does, so they are tried only where a write of whole pages ends
  * in the page cache, while nothing under way may keep the file locked, and while the
  * host is far from the amount of dirty memory at which it holds writers up
- * (/proc/vmstat, read in the event loop ten times a second while there are writes).
- * Should one have to wait nevertheless, none is tried for a hundred times as long.
+ * (/proc/vmstat, read ten times a second while there are writes). Should one have to
+ * wait nevertheless, none is tried for twenty times as long.
  */
-#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/magic.h>
@@ -29,7 +28,7 @@
 #define HOST_PAGE  4096u
 #define FRESH_NS   UINT64_C(100000000)
 #define LONG_NS    UINT64_C(200000)
-#define PAUSE      100 /* times what it took */
+#define PAUSE      20 /* times what it took */
 #define SMALL_FILE 32768 /* of /proc: room for all of vmstat */
 
 /* File systems on this host whose writes need nobody else. */
@@ -66,15 +65,14 @@ static uint64_t pages(const char *text, const char *name)
 	return 0;
 }
 
-static void refresh(void *arg)
+static void refresh(struct disk *d, uint64_t now)
 {
-	struct disk *d = arg;
 	char text[SMALL_FILE];
 	ssize_t n = pread(d->try.vmstat, text, sizeof(text) - 1, 0);
 	uint64_t limit, dirty;
 
 	d->try.credit = 0;
-	d->try.fresh_until = event_now_ns() + FRESH_NS;
+	d->try.fresh_until = now + FRESH_NS;
 	if (n <= 0)
 		return;
 	text[n] = '\0';
@@ -85,20 +83,15 @@ static void refresh(void *arg)
 		d->try.credit = (limit - dirty) / 4 * HOST_PAGE;
 }
 
-int disk_try_start(struct disk *d)
+void disk_try_start(struct disk *d)
 {
-	d->try.timer = event_add_timer(d->loop, refresh, d);
-	if (d->try.timer == NULL)
-		return -ENOMEM;
 	d->try.vmstat = open("/proc/vmstat", O_RDONLY | O_CLOEXEC);
 	d->try.allowed = d->try.vmstat >= 0 && !d->readonly && !d->direct &&
 			 !d->sync && (d->blockdev || local(d->fd));
-	return 0;
 }
 
 void disk_try_stop(struct disk *d)
 {
-	event_del(d->try.timer);
 	if (d->try.vmstat >= 0)
 		close(d->try.vmstat);
 }
@@ -131,11 +124,10 @@ static bool try_write(struct disk *d, const struct disk_req *req)
 	began = event_now_ns();
 	if (began < t->pause_until)
 		return false;
-	if (began >= t->fresh_until || t->credit < req->len) {
-		if (began >= t->fresh_until)
-			event_set_timer(t->timer, 1);
+	if (began >= t->fresh_until)
+		refresh(d, began);
+	if (t->credit < req->len)
 		return false;
-	}
 	t->credit -= req->len;
 	before = waits();
 	n = pwritev(d->fd, req->iov, req->niov, (off_t)req->off);

@@ -53,6 +53,7 @@ struct disk_try {
 	uint64_t pause_until; /* a write took long */
 	uint64_t credit;      /* bytes the host takes without holding writers up */
 	unsigned heavy;       /* requests under way that may keep the file locked */
+	unsigned reads;       /* long reads under way */
 };
 
 struct disk {

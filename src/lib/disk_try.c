@@ -24,6 +24,7 @@
 #include "lib/util.h"
 
 #define READ_MAX   (256 * KiB)
+#define READ_MORE  (1 * MiB) /* while somebody else copies as well */
 #define WRITE_MAX  (64 * KiB)
 #define HOST_PAGE  4096u
 #define FRESH_NS   UINT64_C(100000000)
@@ -98,7 +99,9 @@ void disk_try_stop(struct disk *d)
 
 void disk_try_count(struct disk *d, const struct disk_req *req, int step)
 {
-	if (req->op != DISK_READ && (req->op != DISK_WRITE || req->len > WRITE_MAX))
+	if (req->op == DISK_READ)
+		d->try.reads += (unsigned)(req->len > READ_MAX ? step : 0);
+	else if (req->op != DISK_WRITE || req->len > WRITE_MAX)
 		d->try.heavy += (unsigned)step;
 }
 
@@ -146,7 +149,9 @@ bool disk_try(struct disk *d, struct disk_req *req)
 		return false;
 	if (req->op == DISK_WRITE)
 		return try_write(d, req);
-	if (req->op != DISK_READ || d->direct || req->len > READ_MAX)
+	/* Of several long ones the engine's threads copy the first. */
+	if (req->op != DISK_READ || d->direct ||
+	    req->len > (d->try.reads > 0 ? READ_MORE : READ_MAX))
 		return false;
 	n = preadv2(d->fd, req->iov, req->niov, (off_t)req->off, RWF_NOWAIT);
 	return n >= 0 && (uint64_t)n == req->len;

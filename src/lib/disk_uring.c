@@ -20,7 +20,8 @@
 #include "lib/disk_int.h"
 #include "lib/util.h"
 
-#define RING_SIZE 128u
+#define RING_SIZE  128u
+#define LONG_READ  (256 * KiB)
 
 struct uring {
 	struct disk *d;
@@ -53,7 +54,7 @@ static int restrict_ring(struct io_uring *ring)
 {
 	static const uint8_t ops[] = { IORING_OP_READV, IORING_OP_WRITEV,
 		IORING_OP_FSYNC, IORING_OP_FALLOCATE };
-	struct io_uring_restriction r[ARRAY_SIZE(ops) + 1];
+	struct io_uring_restriction r[ARRAY_SIZE(ops) + 2];
 
 	memset(r, 0, sizeof(r));
 	for (unsigned i = 0; i < ARRAY_SIZE(ops); i++) {
@@ -62,6 +63,8 @@ static int restrict_ring(struct io_uring *ring)
 	}
 	r[ARRAY_SIZE(ops)].opcode = IORING_RESTRICTION_REGISTER_OP;
 	r[ARRAY_SIZE(ops)].register_op = IORING_REGISTER_ENABLE_RINGS;
+	r[ARRAY_SIZE(ops) + 1].opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED;
+	r[ARRAY_SIZE(ops) + 1].sqe_flags = IOSQE_ASYNC;
 	/* Debian 12's liburing declares calls for these two and lacks them. */
 	if (syscall(SYS_io_uring_register, ring->ring_fd,
 		IORING_REGISTER_RESTRICTIONS, r, ARRAY_SIZE(r)) < 0 ||
@@ -119,6 +122,9 @@ static void prepare(struct disk *d, struct io_uring_sqe *sqe, struct disk_io *io
 	switch (io->step) {
 	case STEP_READ:
 		io_uring_prep_readv(sqe, d->fd, io->iov, io->niov, io->off);
+		/* Else whoever submits it would copy it from the page cache. */
+		if (!d->direct && io->len > LONG_READ)
+			sqe->flags |= IOSQE_ASYNC;
 		break;
 	case STEP_WRITE:
 		io_uring_prep_writev(sqe, d->fd, io->iov, io->niov, io->off);

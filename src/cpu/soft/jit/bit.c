@@ -75,6 +75,5 @@ bool tr_bit_string(struct tr *c)
 		emit8(e, 0x40 | rex);
 	emit8(e, 0x0f), emit8(e, opcode(in));
 	emit_modrm(e, bit, &m, 0);
-	c->handed |= BIT64(c->i);
 	return true;
 }

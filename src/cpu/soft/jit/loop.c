@@ -38,7 +38,8 @@ static bool simple(const struct tr *c, unsigned i)
 {
 	const struct zinsn *z = &c->z[i];
 
-	if (!z->ok || c->handed >> i & 1 || plan_transparent(&c->b->insn[i]))
+	if (!z->ok || c->handed >> i & 1 || tr_is_bit_string(&c->b->insn[i]) ||
+	    plan_transparent(&c->b->insn[i]))
 		return false;
 	switch (c->b->insn[i].mnemonic) {
 	case ZYDIS_MNEMONIC_PUSH:

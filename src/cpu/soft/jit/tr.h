@@ -59,7 +59,7 @@ struct tr {
 	uint32_t pinned[2];	/* there: sites whose deltas T0 and T1 hold; 0: none */
 	uint32_t t1_site;	/* T1 holds the delta of its slot, if hot.t1 is still t1 */
 	unsigned t1;
-	uint64_t handed;	/* instructions that loops cannot copy, as bits */
+	uint64_t handed;	/* instructions left to the interpreter or a helper, as bits */
 	unsigned ngroups, nmembers;
 	struct group group[GROUPS_MAX];
 	struct member member[2 * BLOCK_MAX];

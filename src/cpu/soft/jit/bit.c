@@ -28,6 +28,15 @@ bool tr_is_bit_string(const struct insn *in)
 	return opcode(in) && in->op[0].kind == OPND_MEM && in->op[1].kind == OPND_GPR;
 }
 
+int64_t tr_bit_offset(const struct soft_cpu *cpu, const struct insn *in)
+{
+	uint64_t bit = cpu->gpr[in->op[1].reg];
+	int64_t n = in->op[1].size == 8 ? (int64_t)bit :
+	    in->op[1].size == 4 ? (int32_t)bit : (int16_t)bit;
+
+	return (n >> 3) & -(int64_t)in->op[1].size;
+}
+
 static bool simple(const struct tr *c, const struct address *a)
 {
 	const struct insn *in = c->in;

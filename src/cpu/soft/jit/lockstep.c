@@ -233,6 +233,8 @@ static uint64_t operand_linear(const struct soft_cpu *cpu, const struct insn *in
 		lin += cpu->gpr[in->base];
 	if (in->index != REG_NONE)
 		lin += cpu->gpr[in->index] * in->scale;
+	if (tr_is_bit_string(in))
+		lin += tr_bit_offset(cpu, in);
 	if (in->addrsize == 4)
 		lin = (uint32_t)lin;
 	if (in->seg == SEG_FS || in->seg == SEG_GS)

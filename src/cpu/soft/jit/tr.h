@@ -172,6 +172,8 @@ bool tr_leave(struct tr *c);
 
 /* bit.c */
 bool tr_is_bit_string(const struct insn *in);
+/* From its operand to the word that holds the bit. */
+int64_t tr_bit_offset(const struct soft_cpu *cpu, const struct insn *in);
 bool tr_bit_string(struct tr *c);
 
 /* system.c */

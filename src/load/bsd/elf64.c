@@ -271,15 +271,16 @@ static const Elf64_Shdr *find_symbols(const struct kernel *k)
 /* Behind the bss, as the kernel's debugger and linker look for them. */
 static int load_symbols(struct kernel *k, struct preload *p)
 {
-	const Elf64_Shdr *s = find_symbols(k);
+	const Elf64_Shdr *s = find_symbols(k), *names;
 
-	if (s == NULL)
+	if (s == NULL || k->f.section == NULL)
 		return 0;
+	names = &k->f.section[s->sh_link];
 	k->end = ROUND_UP(k->end, UINT64_C(8));
 	uint64_t from = k->end;
 	int err = add_symbols(k, p, s);
 	if (err == 0)
-		err = add_symbols(k, p, &k->f.section[s->sh_link]);
+		err = add_symbols(k, p, names);
 	if (err == 0)
 		err = preload_add_metadata(p, MODINFOMD_SSYM, &from, sizeof(from));
 	if (err == 0)

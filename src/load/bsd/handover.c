@@ -75,7 +75,7 @@ struct buffer {
 
 static void put(struct buffer *b, const void *data, size_t len)
 {
-	if (b->room - b->len < len) {
+	if (b->data == NULL || b->room - b->len < len) {
 		size_t room = MAX(b->room * 2, b->len + len + 4096);
 		uint8_t *more = b->failed ? NULL : realloc(b->data, room);
 		if (more == NULL) {

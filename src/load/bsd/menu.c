@@ -178,6 +178,8 @@ static void boot(struct menu *m, bool single)
 
 static void next_kernel(struct menu *m)
 {
+	if (m->kernels == 0) /* no memory for a name */
+		return;
 	m->kernel_at = (m->kernel_at + 1) % m->kernels;
 	load_forget(m->l);
 	free(m->l->conf.chosen_kernel);

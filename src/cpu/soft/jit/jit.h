@@ -3,7 +3,8 @@
  *
  * Unit: a struct block of the interpreter, translated for one guest RIP and one
  * "key" (what changes the shape of code: 64-bit or compatibility mode, privilege,
- * SMAP override, which of x87, SSE, AVX may run). One code cache a vCPU, run and patched only by its thread.
+ * SMAP override, which of x87, SSE, AVX may run). One code cache a vCPU, run and
+ * patched only by its thread.
  *
  * Registers. Guest GPRs live in the host registers of the same number, except
  * RSP, which lives in r15, and r10, r11, r15, which live in cpu->gpr[]: host r10
@@ -18,9 +19,12 @@
  * covers as much as the guest's mapping and host memory are contiguous. Misses
  * are refilled by a stub from what other misses found on the same page, else from
  * the software TLB by fast.c; a site that misses all the time gets a look-up of the
- * TLB of its own (poly.c). What no slot can serve (MMIO,
- * page crossing, stores to code) is done by the interpreter's handler for that one
- * instruction. The check clobbers flags where they are dead, else saves them.
+ * TLB of its own (poly.c). What no slot can serve (MMIO, page crossing, stores to code)
+ * is done by the interpreter's handler for that one instruction; a check for several
+ * accesses that meets the end of a page has a second translation without such checks
+ * to go on in (helpers.c). Strings within a page are helpers' work (string.c), as
+ * system calls are (gate.c). The check clobbers flags where they are dead, else saves
+ * them.
  *
  * Compatibility mode: programs with flat CS, DS, ES, SS. Their code is 64-bit code on
  * the host, with addresses below 4 GiB; the key says whether FS and GS are good for

@@ -237,6 +237,40 @@ static void test_operands_of_nops(void **state)
 	assert_int_equal(f.cpu->jit->stats.slot_misses, 0);
 }
 
+/* Blocks that ran once make room for others, and come back when they run again. */
+static void test_blocks_that_ran_once(void **state)
+{
+	enum { BLOCKS = 40000 };
+	static uint8_t code[BLOCKS * 5 + 1];
+	const uint64_t at = RAM_SIZE / 2;
+
+	(void)state;
+	f.cpu->jit->threshold = 1000;
+	/* add eax, 1 ; jmp to the next; at the end hlt */
+	for (size_t i = 0; i < BLOCKS; i++)
+		memcpy(code + i * 5, (uint8_t[]){ 0x83, 0xc0, 1, 0xeb, 0 }, 5);
+	code[BLOCKS * 5] = 0xf4;
+	assert_true(at + sizeof(code) <= RAM_SIZE);
+	fixture_code(&f, at, code, sizeof(code));
+	for (unsigned n = 0; n < 3; n++) {
+		f.cpu->halted = false;
+		f.cpu->rip = at;
+		f.cpu->gpr[GPR_RAX] = 0;
+		assert_int_equal(engine_soft.run(f.vcpu[0]), ENGINE_HALT);
+		assert_int_equal(f.cpu->gpr[GPR_RAX], BLOCKS);
+		assert_true(f.cpu->stats.invalidations > 0);
+	}
+	/* What was written is not what was decoded, whether it was dropped or not. */
+	for (size_t i = 0; i < BLOCKS; i += 7)
+		fixture_write(&f, at + i * 5 + 2, 1, 2);
+	f.cpu->halted = false;
+	f.cpu->rip = at;
+	f.cpu->gpr[GPR_RAX] = 0;
+	memory_written(f.cpu->mem, at, sizeof(code));
+	assert_int_equal(engine_soft.run(f.vcpu[0]), ENGINE_HALT);
+	assert_int_equal(f.cpu->gpr[GPR_RAX], BLOCKS + (BLOCKS + 6) / 7);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -252,6 +286,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 		    test_push_and_call_begin_anew, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_operands_of_nops, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_blocks_that_ran_once, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

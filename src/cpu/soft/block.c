@@ -22,6 +22,11 @@
 #define PAGE_BITS  12
 #define FRONT_BITS 13
 #define CACHE_MAX  (128 * MiB) /* decoded blocks of one vCPU */
+/*
+ * Decoded between two looks for blocks that did not run since: much of what a boot runs
+ * is run once. The translator's tier only; the other has nothing but these.
+ */
+#define FRESH_MAX  (2 * MiB)
 #define NO_PAGE    (~UINT64_C(0))
 
 struct code_page {
@@ -41,7 +46,7 @@ struct block_cache {
 	struct block *hash[1u << HASH_BITS];
 	struct code_page *page[1u << PAGE_BITS];
 	struct block *dead;
-	size_t bytes;
+	size_t bytes, fresh;
 	struct insn scratch[BLOCK_MAX];
 };
 
@@ -130,7 +135,8 @@ static void page_release(struct soft_cpu *cpu, struct code_page *p)
 	free(p);
 }
 
-static void unlink_page(struct soft_cpu *cpu, struct block *b, unsigned k)
+static struct code_page *unlink_page(
+    struct soft_cpu *cpu, struct block *b, unsigned k)
 {
 	struct code_page *p = page_find(cpu->blocks, b->page[k]);
 	struct block **bp = &p->first;
@@ -138,8 +144,7 @@ static void unlink_page(struct soft_cpu *cpu, struct block *b, unsigned k)
 	while (*bp != b)
 		bp = &(*bp)->page_next[page_number(*bp, p->gpa)];
 	*bp = b->page_next[k];
-	if (!p->first)
-		page_release(cpu, p);
+	return p;
 }
 
 static void unlink_hash(struct block_cache *c, struct block *b)
@@ -166,11 +171,16 @@ static void bury(struct soft_cpu *cpu, struct block *b)
 	c->dead = b;
 }
 
-static void drop(struct soft_cpu *cpu, struct block *b)
+/* Its pages stay claimed or, if it was their last block, not. */
+static void drop(struct soft_cpu *cpu, struct block *b, bool keep)
 {
 	unlink_hash(cpu->blocks, b);
-	for (unsigned k = 0; k < 2 && b->page[k] != NO_PAGE; k++)
-		unlink_page(cpu, b, k);
+	for (unsigned k = 0; k < 2 && b->page[k] != NO_PAGE; k++) {
+		struct code_page *p = unlink_page(cpu, b, k);
+
+		if (!p->first && !keep)
+			page_release(cpu, p);
+	}
 	cpu->blocks->bytes -= block_size(b);
 	cpu->stats.invalidations++;
 	bury(cpu, b);
@@ -200,7 +210,7 @@ static void invalidate_page(
 	for (; b; b = next) {
 		next = b->page_next[page_number(b, page)];
 		if (overlaps(b, page, gpa, end))
-			drop(cpu, b);
+			drop(cpu, b, false);
 	}
 	p = page_find(cpu->blocks, page);
 	if (p && !p->first)
@@ -272,7 +282,7 @@ void block_drop_at(
 		for (; b; b = next) {
 			next = b->hash_next;
 			if (lies_at(b, offset))
-				drop(cpu, b);
+				drop(cpu, b, false);
 		}
 	}
 }
@@ -286,6 +296,24 @@ static void block_evict(struct soft_cpu *cpu)
 	for (unsigned i = 0; i < ARRAY_SIZE(c->page); i++)
 		for (struct code_page *p = c->page[i]; p; p = p->next)
 			p->first = NULL;
+}
+
+/* Drops what the translator has not taken and nobody ran since the last time. */
+static void block_age(struct soft_cpu *cpu)
+{
+	struct block_cache *c = cpu->blocks;
+
+	c->fresh = 0;
+	for (unsigned i = 0; i < ARRAY_SIZE(c->hash); i++) {
+		struct block *b = c->hash[i], *next;
+
+		for (; b; b = next) {
+			next = b->hash_next;
+			if (!b->jit && b->seen == (uint16_t)b->runs)
+				drop(cpu, b, true);
+			b->seen = (uint16_t)b->runs;
+		}
+	}
 }
 
 void block_destroy(struct soft_cpu *cpu)
@@ -332,6 +360,7 @@ static void insert(struct soft_cpu *cpu, struct block *b)
 		p->first = b;
 	}
 	c->bytes += block_size(b);
+	c->fresh += block_size(b);
 }
 
 /* A block of the n scratch instructions; NULL: no memory. */
@@ -429,6 +458,8 @@ static struct block *decode(struct soft_cpu *cpu, uint64_t lin, uint64_t gpa)
 	if (c->bytes > CACHE_MAX) {
 		cpu->stats.flushes++;
 		block_evict(cpu);
+	} else if (c->fresh > FRESH_MAX && cpu->jit) {
+		block_age(cpu);
 	}
 	if (!page_claim(cpu, gpa & MMU_PAGE_MASK))
 		return NULL;

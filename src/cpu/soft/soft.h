@@ -535,6 +535,7 @@ struct block {
 	bool stale; /* its page was written: never enter again */
 	bool stop;  /* a debugger may want to look first; not for the translator */
 	uint16_t n;
+	uint16_t seen; /* runs, the last time blocks were looked through */
 	uint32_t runs; /* times entered, for the translator's choice */
 	void *jit;     /* translation, owned by jit/ */
 	struct block *hash_next;

@@ -416,7 +416,7 @@ int gdb_server_create(struct gdb_server **out, struct machine *m)
 		.send = target_send,
 	};
 	if (address == NULL)
-		address = "localhost";
+		address = "127.0.0.1";
 	error = set_up(s, address, (unsigned)port);
 	if (error != 0) {
 		gdb_server_destroy(s);

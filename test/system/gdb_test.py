@@ -4,6 +4,7 @@
 import os
 import re
 import socket
+import time
 
 from harness import BHYVE, BUILD, GRUB_BHYVE, Flow, main, make_iso
 

@@ -333,8 +333,12 @@ const uint8_t *jit_h_slow(struct jit *j, uint32_t site, uint64_t addr)
 static void run_block(struct soft_cpu *cpu, struct block *b)
 {
 	struct jit *j = cpu->jit;
-	struct trans *t = jit_use_key(j) ? trans_get(j, b) : NULL;
+	struct trans *t = NULL;
 
+	if (jit_use_key(j))
+		t = trans_get(j, b);
+	else
+		b->runs++; /* not to be taken for one that nobody runs */
 	if (!t) {
 		interp_block(cpu, b);
 		return;

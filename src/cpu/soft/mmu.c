@@ -239,17 +239,27 @@ void mmu_invpcid(struct soft_cpu *cpu, unsigned type, uint64_t pcid, uint64_t li
 	}
 }
 
+static uint8_t *wrote_byte(const struct mmu *m, uint64_t gpa)
+{
+	return &m->wrote[gpa >> 15];
+}
+
+static uint8_t wrote_bit(uint64_t gpa)
+{
+	return 1u << (gpa >> 12 & 7);
+}
+
 void mmu_drop_write(struct soft_cpu *cpu, uint64_t gpa)
 {
 	struct mmu *m = cpu->mmu;
-
-	bool wrote = m->wrote[gpa >> 15] & 1u << (gpa >> 12 & 7);
+	uint8_t *wrote = wrote_byte(m, gpa), bit = wrote_bit(gpa);
+	bool may_write = *wrote & bit;
 
 	if (cpu->jit)
-		jit_drop_write(cpu, gpa, wrote);
-	if (!wrote)
+		jit_drop_write(cpu, gpa, may_write);
+	if (!may_write)
 		return;
-	m->wrote[gpa >> 15] &= ~(1u << (gpa >> 12 & 7));
+	*wrote &= ~bit;
 	for (unsigned i = 0; i < m->count * LOGS; i++) {
 		struct context *c = m->context[i / LOGS];
 		const struct tlb_log *l = &c->log[i % LOGS];
@@ -313,7 +323,7 @@ static struct tlb_entry *entry_set(
 		       ? page
 		       : TLB_INVALID;
 	if (e->tag_w != TLB_INVALID)
-		cpu->mmu->wrote[gpa >> 15] |= 1u << (gpa >> 12 & 7);
+		*wrote_byte(cpu->mmu, gpa) |= wrote_bit(gpa);
 	return e;
 }
 

@@ -8,11 +8,9 @@
 #include "cpu/soft/jit/priv.h"
 #include "cpu/soft/sys.h"
 
-/* As fast stubs keep them: order of save[], flags as LAHF and SETO left them in AX. */
-#define SAVED_RCX 1
-#define SAVED_FLAGS 7
 #define AH_FLAGS UINT64_C(0xd5)
 
+/* RFLAGS from what LAHF and SETO left in AX, and back. */
 static uint64_t flags_from(uint64_t ax)
 {
 	return (ax >> 8 & AH_FLAGS) | (ax & 1) << 11;

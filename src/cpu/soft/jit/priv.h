@@ -198,11 +198,17 @@ struct jit_stats {
 	    exits, signals, interpreted, ungrouped, group_misses, compared, exact, sticky;
 };
 
+/* What fast stubs keep for their caller; flags as LAHF and SETO leave them in AX. */
+enum {
+	SAVED_RAX, SAVED_RCX, SAVED_RDX, SAVED_RSI, SAVED_RDI, SAVED_R8, SAVED_R9,
+	SAVED_FLAGS,
+};
+
 struct jit {
 	/* Touched by generated code. */
 	uint64_t rsp;		/* pairing stack while C runs */
 	uint64_t c_rsp;		/* C's stack while generated code runs */
-	uint64_t save[8];	/* of fast stubs */
+	uint64_t save[8];	/* of fast stubs, by SAVED_ */
 	uint64_t rax;		/* while flags are held in AX */
 	uint64_t rounds;	/* to go, of loop.c */
 	uint64_t ptr_miss, ptr_slow, ptr_interp, ptr_link, ptr_dispatch, ptr_poll,

@@ -3,12 +3,7 @@
  * generated code. Everything else is the interpreter's: other pages, other directions,
  * strings that overlap as patterns do.
  */
-#include <Zydis/Mnemonic.h>
-
 #include "cpu/soft/jit/priv.h"
-
-/* In save[], as fast stubs keep them. */
-enum { SAVED_RAX = 0, SAVED_RCX = 1, SAVED_RSI = 3, SAVED_RDI = 4 };
 
 /* Host memory for bytes (not 0) at lin, if they lie in a page the TLB knows. */
 static uint8_t *span(const struct soft_cpu *cpu, uint64_t lin, uint64_t bytes, bool write)
@@ -38,19 +33,6 @@ static void fill(uint8_t *to, uint64_t v, uint64_t n, unsigned size)
 	}
 }
 
-static bool is_stos(const struct insn *in)
-{
-	switch (in->mnemonic) {
-	case ZYDIS_MNEMONIC_STOSB:
-	case ZYDIS_MNEMONIC_STOSW:
-	case ZYDIS_MNEMONIC_STOSD:
-	case ZYDIS_MNEMONIC_STOSQ:
-		return true;
-	default:
-		return false;
-	}
-}
-
 /* False: nothing was done. */
 static bool run(struct jit *j, const struct insn *in)
 {
@@ -67,7 +49,7 @@ static bool run(struct jit *j, const struct insn *in)
 	to = span(cpu, save[SAVED_RDI], bytes, true);
 	if (!to)
 		return false;
-	if (is_stos(in)) {
+	if (!(in->flags & INSN_LOADS)) {
 		fill(to, save[SAVED_RAX], n, in->opsize);
 	} else {
 		from = span(cpu, save[SAVED_RSI], bytes, false);

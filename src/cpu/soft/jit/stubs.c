@@ -99,7 +99,10 @@ static uint8_t *make_slow(struct jit *j, struct emit *e, const uint64_t *fn)
 	return start;
 }
 
-static const uint8_t caller_saved[] = { H_RAX, H_RCX, H_RDX, H_RSI, H_RDI, H_R8, H_R9 };
+static const uint8_t caller_saved[] = {
+	[SAVED_RAX] = H_RAX, [SAVED_RCX] = H_RCX, [SAVED_RDX] = H_RDX,
+	[SAVED_RSI] = H_RSI, [SAVED_RDI] = H_RDI, [SAVED_R8] = H_R8, [SAVED_R9] = H_R9,
+};
 
 /* Calls *fn(j, T1, T0), which uses integer registers only. */
 static uint8_t *make_fast(struct jit *j, struct emit *e, const uint64_t *fn)
@@ -109,7 +112,7 @@ static uint8_t *make_fast(struct jit *j, struct emit *e, const uint64_t *fn)
 	for (unsigned i = 0; i < sizeof(caller_saved); i++)
 		emit_store(e, emem_at(&j->save[i]), caller_saved[i]);
 	emit_flags_get(e);
-	emit_store(e, emem_at(&j->save[7]), H_RAX);
+	emit_store(e, emem_at(&j->save[SAVED_FLAGS]), H_RAX);
 	emit_store(e, emem_at(&j->rsp), H_RSP);
 	emit_load(e, H_RSP, emem_at(&j->c_rsp));
 	emit_lea(e, H_RDI, emem_at(j));
@@ -118,7 +121,7 @@ static uint8_t *make_fast(struct jit *j, struct emit *e, const uint64_t *fn)
 	emit_m(e, 0, 0xff, 2, emem_at(fn), 0);
 	emit_mov(e, H_T1, H_RAX);
 	emit_load(e, H_RSP, emem_at(&j->rsp));
-	emit_load(e, H_RAX, emem_at(&j->save[7]));
+	emit_load(e, H_RAX, emem_at(&j->save[SAVED_FLAGS]));
 	emit_flags_put(e);
 	for (unsigned i = 0; i < sizeof(caller_saved); i++)
 		emit_load(e, caller_saved[i], emem_at(&j->save[i]));

@@ -5,6 +5,7 @@
 
 #include "cpu/soft/jit/lockstep.h"
 #include "cpu/soft/jit/tr.h"
+#include "cpu/soft/sys.h"
 
 void tr_fallback(struct tr *c)
 {
@@ -41,27 +42,25 @@ void tr_enter(struct tr *c)
 	c->live_after = c->live_at[c->i + 1];
 }
 
+/* MOVS or STOS without a segment's base. */
+static bool flat_string(const struct tr *c)
+{
+	const struct insn *in = c->in;
+	uint8_t op = insn_opcode(in)[0] & 0xfe;
+
+	return (op == 0xa4 || op == 0xaa) && c->word == 8 && in->addrsize == 8 &&
+	    in->seg != SEG_FS && in->seg != SEG_GS;
+}
+
 /* The helper that does the instruction with the guest's registers where they are. */
 static const uint8_t *in_place(const struct tr *c)
 {
-	const struct insn *in = c->in;
-
-	switch (in->mnemonic) {
+	switch (c->in->mnemonic) {
 	case ZYDIS_MNEMONIC_SYSCALL:
 	case ZYDIS_MNEMONIC_SYSRET:
 		return c->j->stub_gate;
-	case ZYDIS_MNEMONIC_MOVSB:
-	case ZYDIS_MNEMONIC_MOVSW:
-	case ZYDIS_MNEMONIC_MOVSD:
-	case ZYDIS_MNEMONIC_MOVSQ:
-	case ZYDIS_MNEMONIC_STOSB:
-	case ZYDIS_MNEMONIC_STOSW:
-	case ZYDIS_MNEMONIC_STOSD:
-	case ZYDIS_MNEMONIC_STOSQ:
-		return !in->nopnd && c->word == 8 && in->addrsize == 8 &&
-		    in->seg != SEG_FS && in->seg != SEG_GS ? c->j->stub_string : NULL;
 	default:
-		return NULL;
+		return flat_string(c) ? c->j->stub_string : NULL;
 	}
 }
 
@@ -216,7 +215,8 @@ struct trans *translate(struct jit *j, struct block *b, uint64_t rip, unsigned k
 	c->rip_mask = c->key & KEY_COMPAT ? UINT32_MAX : ~UINT64_C(0);
 	c->uses_fp = false;
 	*t = (struct trans){ .b = b, .rip = rip, .keyid = keyid, .n = b->n,
-		.pc = j->pcs + j->npcs, .ungrouped = second || ungroup_has(j, b), .second = second };
+		.pc = j->pcs + j->npcs, .ungrouped = second || ungroup_has(j, b),
+		.second = second };
 	j->npcs += b->n + 1;
 	pages_of(j, t);
 	if (edge_inline(j, t))

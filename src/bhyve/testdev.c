@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,23 +60,21 @@ static void write_exit(
 	machine_suspend(dev->m, SUSPEND_TESTDEV);
 }
 
-static uint64_t read_port(void *arg, int vcpu, uint64_t off, unsigned size)
+/* Bytes that hold what was written to them; arg: the first. */
+static uint64_t read_held(void *arg, int vcpu, uint64_t off, unsigned size)
 {
-	const struct testdev *dev = arg;
 	uint64_t value = 0;
 
 	(void)vcpu;
-	memcpy(&value, dev->port + off, size);
+	memcpy(&value, (const uint8_t *)arg + off, size);
 	return value;
 }
 
-static void write_port(
+static void write_held(
     void *arg, int vcpu, uint64_t off, unsigned size, uint64_t value)
 {
-	struct testdev *dev = arg;
-
 	(void)vcpu;
-	memcpy(dev->port + off, &value, size);
+	memcpy((uint8_t *)arg + off, &value, size);
 }
 
 static void write_irq(
@@ -91,35 +90,19 @@ static void write_irq(
 		machine_irq(dev->m, (unsigned)off, value != 0);
 }
 
-static uint64_t read_mem(void *arg, int vcpu, uint64_t off, unsigned size)
-{
-	const struct testdev *dev = arg;
-	uint64_t value = 0;
-
-	(void)vcpu;
-	memcpy(&value, dev->mem + off, size);
-	return value;
-}
-
-static void write_mem(
-    void *arg, int vcpu, uint64_t off, unsigned size, uint64_t value)
-{
-	struct testdev *dev = arg;
-
-	(void)vcpu;
-	memcpy(dev->mem + off, &value, size);
-}
-
 static const struct range {
 	bool port;
 	uint64_t base, len;
 	bus_read_fn *read;
 	bus_write_fn *write;
+	size_t arg; /* of the functions: where in struct testdev */
 } ranges[] = {
-	{ true, 0xf4, 4, read_zero, write_exit },
-	{ true, 0xe0, PORTS, read_port, write_port },
-	{ true, 0x2000, 24, read_zero, write_irq },
-	{ false, 0xff000000, MEM_SIZE, read_mem, write_mem },
+	{ true, 0xf4, 4, read_zero, write_exit, 0 },
+	{ true, 0xe0, PORTS, read_held, write_held,
+	    offsetof(struct testdev, port) },
+	{ true, 0x2000, 24, read_zero, write_irq, 0 },
+	{ false, 0xff000000, MEM_SIZE, read_held, write_held,
+	    offsetof(struct testdev, mem) },
 };
 
 static struct bus *bus_of(const struct testdev *dev, const struct range *r)
@@ -145,7 +128,7 @@ int testdev_create(struct machine *m, struct testdev **out)
 	for (size_t i = 0; i < ARRAY_SIZE(ranges); i++) {
 		const struct range *r = &ranges[i];
 		int error = bus_add(bus_of(dev, r), "pc-testdev", r->base, r->len,
-		    0, r->read, r->write, dev);
+		    0, r->read, r->write, (uint8_t *)dev + r->arg);
 
 		if (error != 0) {
 			log_error("pc-testdev: cannot have %s 0x%llx: %s",

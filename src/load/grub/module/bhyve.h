@@ -24,6 +24,11 @@ long channel_read(int fd, void *buf, size_t len);
 int channel_poll(int fd, int ms);
 /* The front is gone when it fails: then GRUB ends too. */
 void channel_send(uint32_t type, const void *data, size_t len);
+/* Copies text with its NUL to to + at; where the next one goes. */
+size_t channel_append(char *to, size_t at, const char *text);
+/* Sends words as strings; first, if not NULL, comes before argv's. */
+grub_err_t channel_send_words(
+    uint32_t type, const char *first, int argc, char **argv);
 /* Waits for the answer; its text, if any, becomes GRUB's error. */
 grub_err_t channel_reply(void);
 /* The same; *number gets what the answer to GRUB_MSG_COMMAND says. */

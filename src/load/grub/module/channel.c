@@ -80,6 +80,36 @@ void channel_send(uint32_t type, const void *data, size_t len)
 	write_all(data, len);
 }
 
+size_t channel_append(char *to, size_t at, const char *text)
+{
+	do {
+		to[at++] = *text;
+	} while (*text++ != '\0');
+	return at;
+}
+
+grub_err_t channel_send_words(
+    uint32_t type, const char *first, int argc, char **argv)
+{
+	size_t len = first != NULL ? grub_strlen(first) + 1 : 0, at = 0;
+
+	for (int i = 0; i < argc; i++)
+		len += grub_strlen(argv[i]) + 1;
+	if (len > GRUB_MSG_MAX)
+		return grub_error(
+		    GRUB_ERR_BAD_ARGUMENT, "the command line is too long");
+	char *words = grub_malloc(len);
+	if (words == NULL)
+		return grub_errno;
+	if (first != NULL)
+		at = channel_append(words, at, first);
+	for (int i = 0; i < argc; i++)
+		at = channel_append(words, at, argv[i]);
+	channel_send(type, words, at);
+	grub_free(words);
+	return GRUB_ERR_NONE;
+}
+
 static void read_exactly(void *buf, size_t len)
 {
 	char *p = buf;

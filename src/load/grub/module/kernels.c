@@ -44,34 +44,14 @@ static const struct kernel_command commands[] = {
 
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
-static size_t append(char *to, size_t at, const char *text)
-{
-	do {
-		to[at++] = *text;
-	} while (*text++ != '\0');
-	return at;
-}
-
 /* The command and its words; *file: which of them names the file. */
 static grub_err_t send_words(
     const char *name, int argc, char **argv, uint32_t *file)
 {
-	size_t len = grub_strlen(name) + 1;
+	grub_err_t err = channel_send_words(GRUB_MSG_COMMAND, name, argc, argv);
 
-	for (int i = 0; i < argc; i++)
-		len += grub_strlen(argv[i]) + 1;
-	if (len > GRUB_MSG_MAX)
-		return grub_error(
-		    GRUB_ERR_BAD_ARGUMENT, "the command line is too long");
-	char *words = grub_malloc(len);
-	if (words == NULL)
-		return grub_errno;
-	size_t at = append(words, 0, name);
-	for (int i = 0; i < argc; i++)
-		at = append(words, at, argv[i]);
-	channel_send(GRUB_MSG_COMMAND, words, at);
-	grub_free(words);
-	grub_err_t err = channel_reply_number(file);
+	if (err == GRUB_ERR_NONE)
+		err = channel_reply_number(file);
 	if (err == GRUB_ERR_NONE && *file >= (uint32_t)argc)
 		err = grub_error(GRUB_ERR_BAD_ARGUMENT, "the file is missing");
 	return err;
@@ -113,9 +93,9 @@ void kernels_send_variables(void)
 		char *text = size <= GRUB_MSG_MAX ? grub_malloc(size) : NULL;
 		if (text == NULL)
 			continue;
-		size_t at = append(text, 0, v->name + prefix);
+		size_t at = channel_append(text, 0, v->name + prefix);
 		text[at - 1] = '=';
-		append(text, at, v->value);
+		channel_append(text, at, v->value);
 		channel_send(GRUB_MSG_VARIABLE, text, size);
 		grub_free(text);
 	}

@@ -80,30 +80,15 @@ void linux_set_loader(void)
 
 static grub_err_t cmd_linux(struct grub_command *cmd, int argc, char **argv)
 {
-	size_t len = 0;
-
 	(void)cmd;
 	if (argc == 0)
 		return grub_error(GRUB_ERR_BAD_ARGUMENT,
 		    "linux FILE [ARGUMENT]...: the file is missing");
-	for (int i = 0; i < argc; i++)
-		len += grub_strlen(argv[i]) + 1;
-	if (len > GRUB_MSG_MAX)
-		return grub_error(
-		    GRUB_ERR_BAD_ARGUMENT, "the command line is too long");
-	char *line = grub_malloc(len);
-	if (line == NULL)
-		return grub_errno;
-	len = 0;
-	for (int i = 0; i < argc; i++) {
-		for (size_t j = 0; j <= grub_strlen(argv[i]); j++)
-			line[len++] = argv[i][j];
-	}
+	grub_err_t err = channel_send_words(GRUB_MSG_KERNEL, NULL, argc, argv);
+	if (err != GRUB_ERR_NONE)
+		return err;
 	grub_loader_unset();
-	channel_send(GRUB_MSG_KERNEL, line, len);
-	grub_free(line);
-
-	grub_err_t err = linux_send_file(argv[0], GRUB_FILE_LINUX_KERNEL);
+	err = linux_send_file(argv[0], GRUB_FILE_LINUX_KERNEL);
 	if (err != GRUB_ERR_NONE)
 		return err;
 	channel_send(GRUB_MSG_DONE, NULL, 0);

@@ -4,6 +4,8 @@
  * prints the rest, for the test that knows what is on the disk: each record, each
  * variable, and a sum over the contents of every file and section.
  */
+#include "serial.h"
+
 typedef unsigned long u64;
 typedef unsigned int u32;
 typedef unsigned short u16;
@@ -40,32 +42,6 @@ static volatile u8 bss[100000]; /* zero, whatever lay there */
 static u32 failures;
 static u32 exit_value; /* from the variable test.exit=N, one digit */
 void kernel_main(void);
-
-static void outb(u16 port, u8 v)
-{
-	asm volatile("outb %0, %1" : : "a"(v), "Nd"(port));
-}
-
-static u8 inb(u16 port)
-{
-	u8 v;
-
-	asm volatile("inb %1, %0" : "=a"(v) : "Nd"(port));
-	return v;
-}
-
-static void put(char c)
-{
-	while ((inb(0x3fd) & 0x20) == 0)
-		;
-	outb(0x3f8, (u8)c);
-}
-
-static void print(const char *s)
-{
-	while (*s)
-		put(*s++);
-}
 
 static void print_hex(u64 v)
 {

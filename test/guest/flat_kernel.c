@@ -3,6 +3,8 @@
  * processor arrived with, all of low memory that is not zero, and a sum over every
  * page above; the test knows what must be there.
  */
+#include "serial.h"
+
 typedef unsigned int u32;
 typedef unsigned short u16;
 typedef unsigned char u8;
@@ -29,32 +31,6 @@ u8 rd_root_image[12288] __attribute__((section(".data"))) = { 1 };
 
 static volatile u8 bss[50000]; /* zero, whatever lay there */
 void kernel_main(void);
-
-static void outb(u16 port, u8 v)
-{
-	asm volatile("outb %0, %1" : : "a"(v), "Nd"(port));
-}
-
-static u8 inb(u16 port)
-{
-	u8 v;
-
-	asm volatile("inb %1, %0" : "=a"(v) : "Nd"(port));
-	return v;
-}
-
-static void put(char c)
-{
-	while ((inb(0x3fd) & 0x20) == 0)
-		;
-	outb(0x3f8, (u8)c);
-}
-
-static void print(const char *s)
-{
-	while (*s)
-		put(*s++);
-}
 
 static void print_hex(u32 v, int digits)
 {

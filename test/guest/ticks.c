@@ -6,6 +6,8 @@
  * For each timer it prints how many rounds there were, and in how many of them the TSC
  * had gone further than the ticks that were seen allow.
  */
+#include "serial.h"
+
 typedef unsigned long u64;
 typedef unsigned int u32;
 typedef unsigned short u16;
@@ -49,19 +51,6 @@ asm("	.section .start, \"ax\"\n"
     "	pop	%rax\n"
     "	iretq\n");
 
-static void outb(u16 port, u8 v)
-{
-	asm volatile("outb %0, %1" : : "a"(v), "Nd"(port));
-}
-
-static u8 inb(u16 port)
-{
-	u8 v;
-
-	asm volatile("inb %1, %0" : "=a"(v) : "Nd"(port));
-	return v;
-}
-
 static void put32(u64 at, u32 v)
 {
 	*(volatile u32 *)at = v;
@@ -91,19 +80,6 @@ static u64 tsc_hz(void)
 
 	asm volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
 	return (u64)c * b / a;
-}
-
-static void put(char c)
-{
-	while ((inb(0x3fd) & 0x20) == 0)
-		;
-	outb(0x3f8, (u8)c);
-}
-
-static void print(const char *s)
-{
-	while (*s)
-		put(*s++);
 }
 
 static void print_number(u64 v)

@@ -13,28 +13,11 @@
 set -euo pipefail
 
 [ $# -eq 1 ] || { echo "usage: root.sh DIR" >&2; exit 64; }
-mkdir -p "$1"
-out=$(cd "$1" && pwd)
-suite=bookworm
 packages=gcc,libc6-dev,make,python3,libpython3.11-testsuite,perl,openssl,sqlite3,libsqlite3-dev
 packages+=,stress-ng,luajit,nodejs,coreutils,binutils,bc,xz-utils,bzip2,zstd,gzip,file
-recipe="$suite $packages $(cksum <"$0")"
-if [ -e "$out/.made-from" ] && [ "$(cat "$out/.made-from")" = "$recipe" ]; then
-	exit 0
-fi
-rm -f "$out/.made-from"
+. "$(dirname "$0")/image.sh"
+image_begin "$1" "$packages" "root file system"
 
-mode=unshare
-inside=(mmdebstrap --unshare-helper)
-if [ "$(id -u)" -eq 0 ]; then
-	mode=root
-	inside=()
-fi
-PATH=$PATH:/usr/sbin:/sbin
-
-printf 'long tests: making a Debian root file system in %s\n' "$out" >&2
-# Owned by the namespace's users, so only they can remove it.
-[ ! -e "$out/root" ] || "${inside[@]}" rm -rf "$out/root"
 cat >"$out/perl" <<'SCRIPT'
 # In mmdebstrap's namespace, outside of the new root. Not every mirror of the updates has
 # their sources.
@@ -56,9 +39,6 @@ ln -s /usr/bin/perl "$1/opt/perl/perl"
 ln -s /usr/bin/perl "$1/opt/perl/t/perl"
 SCRIPT
 
-mkdir -p "$out/root"
-[ "$mode" = root ] || chmod 777 "$out" "$out/root"
-
 cat >"$out/init" <<'SCRIPT'
 #!/bin/sh
 # The tests' init: the work is on the second disk.
@@ -78,17 +58,9 @@ exec /bin/bash /work/init </dev/ttyS0 >/dev/ttyS0 2>&1
 SCRIPT
 chmod 755 "$out/init"
 
-mmdebstrap --quiet --mode=$mode --variant=minbase --include="$packages" \
-	--aptopt='Apt::Install-Recommends "false"' \
-	--dpkgopt=path-exclude=/usr/share/man/* --dpkgopt=path-exclude=/usr/share/doc/* \
-	--dpkgopt=path-exclude=/usr/share/locale/* \
-	--customize-hook="copy-in '$out/init' /sbin" \
-	--customize-hook='mv "$1/sbin/init" "$1/sbin/work-init"; mkdir -p "$1/work"' \
-	--customize-hook='echo "127.0.0.1 localhost" >"$1/etc/hosts"' \
-	--customize-hook="sh '$out/perl' \"\$1\"" \
-	$suite "$out/root"
-rm -f "$out/init" "$out/perl" "$out/root.img"
-truncate -s 2G "$out/root.img"
-[ "$mode" = root ] || chmod 666 "$out/root.img"
-"${inside[@]}" mke2fs -q -F -t ext4 -O ^has_journal -d "$out/root" "$out/root.img"
-printf '%s\n' "$recipe" >"$out/.made-from"
+image_make root.img "copy-in '$out/init' /sbin" \
+	'mv "$1/sbin/init" "$1/sbin/work-init"; mkdir -p "$1/work"' \
+	'echo "127.0.0.1 localhost" >"$1/etc/hosts"' \
+	"sh '$out/perl' \"\$1\""
+rm -f "$out/init" "$out/perl"
+image_done

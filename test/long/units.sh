@@ -10,29 +10,9 @@
 set -euo pipefail
 
 [ $# -eq 1 ] || { echo "usage: units.sh DIR" >&2; exit 64; }
-mkdir -p "$1"
-out=$(cd "$1" && pwd)
-suite=bookworm
 packages=systemd-sysv,udev,grub-emu,libzydis4.0,liburing2,libseccomp2,libmd0,libslirp0
-recipe="$suite $packages $(cksum <"$0")"
-if [ -e "$out/.made-from" ] && [ "$(cat "$out/.made-from")" = "$recipe" ]; then
-	exit 0
-fi
-rm -f "$out/.made-from"
-
-mode=unshare
-inside=(mmdebstrap --unshare-helper)
-if [ "$(id -u)" -eq 0 ]; then
-	mode=root
-	inside=()
-fi
-PATH=$PATH:/usr/sbin:/sbin
-
-printf 'long tests: making a Debian with systemd in %s\n' "$out" >&2
-# Owned by the namespace's users, so only they can remove it.
-[ ! -e "$out/root" ] || "${inside[@]}" rm -rf "$out/root"
-mkdir -p "$out/root"
-[ "$mode" = root ] || chmod 777 "$out" "$out/root"
+. "$(dirname "$0")/image.sh"
+image_begin "$1" "$packages" "with systemd"
 
 cat >"$out/finish" <<'SCRIPT'
 #!/bin/sh
@@ -48,17 +28,7 @@ printf '[Unit]\nBindsTo=\nAfter=\nAfter=systemd-user-sessions.service\n' >>$gett
 SCRIPT
 chmod 755 "$out/finish"
 
-mmdebstrap --quiet --mode=$mode --variant=minbase --include="$packages" \
-	--aptopt='Apt::Install-Recommends "false"' \
-	--dpkgopt=path-exclude=/usr/share/man/* --dpkgopt=path-exclude=/usr/share/doc/* \
-	--dpkgopt=path-exclude=/usr/share/locale/* \
-	--customize-hook="copy-in '$out/finish' /" \
-	--customize-hook='chroot "$1" /finish' \
-	--customize-hook='rm "$1/finish"' \
-	$suite "$out/root"
-rm -f "$out/finish" "$out/units.img"
-truncate -s 2G "$out/units.img"
-[ "$mode" = root ] || chmod 666 "$out/units.img"
-"${inside[@]}" mke2fs -q -F -t ext4 -O ^has_journal -d "$out/root" "$out/units.img"
+image_make units.img "copy-in '$out/finish' /" 'chroot "$1" /finish' 'rm "$1/finish"'
+rm -f "$out/finish"
 "${inside[@]}" rm -rf "$out/root"
-printf '%s\n' "$recipe" >"$out/.made-from"
+image_done
